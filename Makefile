@@ -1,0 +1,39 @@
+# make demo   install and audit the built-in model on the built-in phantom
+# make test   install and run the tests
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+INSTALL := $(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt
+
+.PHONY: demo test slow lint bench docs clean
+
+$(BIN)/uv:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q uv
+
+$(VENV)/.demo: $(BIN)/uv pyproject.toml plugins/robustkit-ct-bodysite/pyproject.toml
+	$(INSTALL) -e . -e plugins/robustkit-ct-bodysite
+	touch $@
+
+$(VENV)/.test: $(BIN)/uv pyproject.toml constraints.txt plugins/robustkit-ct-bodysite/pyproject.toml
+	$(INSTALL) -e '.[onnx,torch,report,dicom-codecs,nifti,test,browser,dev]' -e plugins/robustkit-ct-bodysite
+	touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/robustkit audit ct-bodysite --noise nps -n 200 --out runs/demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow" -n 2 $(PYTEST_ARGS)
+
+slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy robustkit plugins/robustkit-ct-bodysite/robustkit_ct_bodysite
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/noise.py
+
+clean:
+	rm -rf $(VENV) runs build dist
