@@ -1,0 +1,316 @@
+"""What is audited and with which noise: images, repeats and profiles found, matched, and made into cases.
+
+The noise of a slice comes from the first of: a profile, repeat scans, repeats simulated by the virtual scanner for
+that very slice. Whichever it was, the case's story says so in a sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from robustkit import registry
+from robustkit.audit import Case, stored
+from robustkit.errors import DataError, UsageError
+from robustkit.types import Fit, Image, RepeatScans, Slice
+
+if TYPE_CHECKING:
+    from robustkit.noise import Profile
+
+PHANTOM = "phantom"
+SIMULATED_K = 20
+SIMULATED_FIT_MAS = 25.0
+SIMULATED_CENTRE_MAS = 200.0
+CENTRE_WARNING = 0.1
+"""Residual noise of the clean mean over injected noise above which its reader is warned."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One slice and what its noise is fitted from: repeats at one or more mAs, or a profile, or neither (simulate)."""
+
+    slice: Slice
+    repeats: tuple[RepeatScans, ...] = ()
+    profile: Profile | None = None
+    clean: Image | None = None
+    clean_from: str = "slice"
+
+
+@dataclass(frozen=True)
+class NoiseChoice:
+    """Which noise model, with which `--set` settings, and the seed of the simulated repeats it may be fitted to."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    image_mas: float | None = None
+
+    def fingerprint(self, source: Source) -> str:
+        """Hash of everything in a source that decides its noise."""
+        digest = hashlib.blake2b(digest_size=8)
+        for part in (self.name, sorted(self.settings.items()), self.seed, self.image_mas, source.slice.id):
+            digest.update(repr(part).encode())
+        for repeats in source.repeats:
+            digest.update(f"{repeats.mas}{repeats.pixel_mm}".encode())
+            digest.update(np.ascontiguousarray(repeats.pixels).data)
+        if source.profile is not None:
+            digest.update(source.profile.fingerprint.encode())
+        if source.clean is not None:
+            digest.update(np.ascontiguousarray(source.clean).data)
+        return digest.hexdigest()
+
+
+def find_images(path: str | None) -> list[Slice]:
+    """Return the slices at a path or of a name; without one, the built-in phantom's."""
+    asked = path or PHANTOM
+    found = registry.default().load_images(asked)
+    if found is None:
+        if path is None or path.startswith(PHANTOM):
+            raise DataError(
+                "no phantom is installed to audit; pip install robustkit-ct-bodysite, or name images with --images"
+            )
+        raise DataError(f"no images at {path}: no such file or folder")
+    for item in found:
+        refuse_unusable(item.pixels, "image")
+    return list(found)
+
+
+def find_repeats(path: str) -> list[RepeatScans]:
+    """Return the repeat scans at a path, one entry a slice and mAs."""
+    found = registry.default().load_repeats(path)
+    if found is None:
+        raise DataError(f"no repeat scans at {path}: no such file or folder")
+    for item in found:
+        refuse_unusable(item.pixels, "repeat scan")
+    return list(found)
+
+
+def refuse_unusable(pixels: Image, what: str) -> None:
+    """Refuse pixels that are not all finite."""
+    bad = int(pixels.size - np.isfinite(pixels).sum())
+    if bad:
+        raise DataError(f"the {what} has {bad} pixels that are NaN or infinite; a classifier's answer to them is void")
+
+
+def gather(
+    images: str | None, repeats: str | None, profiles: Sequence[str], clean: str | None
+) -> list[Source]:
+    """Return the sources of one audit: images matched to repeats, profiles and clean references.
+
+    Parameters are the command line's: `--images`, `--repeats`, `--profile` (any number), `--clean` (PATH|mean|slice).
+    Raises UsageError where they contradict each other, DataError where they cannot be matched.
+    """
+    if repeats and profiles:
+        raise UsageError("--repeats and --profile both say where the noise comes from; give one of them")
+    if repeats and not images:
+        sources = [_from_repeats(group) for group in _by_slice(find_repeats(repeats))]
+    else:
+        sources = [Source(item) for item in find_images(images)]
+        if repeats:
+            sources = _match(sources, _by_slice(find_repeats(repeats)), "repeats", _with_repeats)
+        elif not images:
+            sources = [_simulate(source) for source in sources]
+    if profiles:
+        from robustkit.noise import load_profile
+
+        sources = _match(sources, [load_profile(path) for path in profiles], "profile", _with_profile)
+    return _with_clean(sources, clean, default="slice" if images else "mean")
+
+
+def prepare(source: Source, choice: NoiseChoice) -> Case:
+    """Return the case of one source: noise fitted, clean image settled, its story told."""
+    fit = registry.default().noise_model(choice.name)
+    source = _anchored(source, choice, fit)
+    clean, centre = _centre(source)
+    settings = dict(choice.settings)
+    if settings.get("add_to_source") is True:
+        settings["add_to_source"] = _source_mas(source, choice)
+    if source.profile is not None:
+        from_profile = getattr(fit, "from_profile", None)
+        if from_profile is None:
+            raise UsageError(f"noise model {choice.name!r} cannot start from a profile; give --repeats instead")
+        noise = _fitted(from_profile, source.profile, settings, choice.name)
+        origin = f"profile of {source.profile.id} ({source.profile.source})"
+    else:
+        noise = _fitted(fit, fit_set(source.repeats), settings, choice.name)
+        origin = fit_set(source.repeats).source if source.repeats else "stated settings"
+    story = {
+        "slice": source.slice.id,
+        "label": source.slice.label,
+        "group": source.slice.group,
+        "noise": choice.name,
+        "source": origin,
+        "clean": centre,
+        "report": dict(getattr(noise, "report", {}) or {}),
+    }
+    return Case(source.slice, clean, noise, story)
+
+
+def fit_set(repeats: Sequence[RepeatScans]) -> RepeatScans:
+    """Return the repeats noise is fitted to: those at the lowest mAs, where noise is measured best."""
+    return min(repeats, key=lambda r: math.inf if r.mas is None else r.mas)
+
+
+def centre_set(repeats: Sequence[RepeatScans]) -> RepeatScans:
+    """Return the repeats whose mean is the least noisy: the largest K times mAs."""
+    return max(repeats, key=lambda r: len(r.pixels) * (r.mas or 0.0))
+
+
+def refers_to_sigma(choice: NoiseChoice) -> bool:
+    """Say whether the noise needs no repeats at all, being given by its settings."""
+    return choice.name == "white" and "sigma" in choice.settings
+
+
+def _from_repeats(group: Sequence[RepeatScans]) -> Source:
+    centre = centre_set(group)
+    mean = Slice(
+        id=centre.id,
+        pixels=centre.clean,
+        pixel_mm=centre.pixel_mm,
+        label=centre.label,
+        group=centre.group,
+        mas=centre.mas,
+        kernel=centre.kernel,
+        mask=centre.mask,
+        storage=centre.storage,
+        protocol=centre.protocol,
+        synthetic=centre.synthetic,
+    )
+    return Source(mean, tuple(group))
+
+
+def _by_slice(found: Sequence[RepeatScans]) -> list[list[RepeatScans]]:
+    groups: dict[str, list[RepeatScans]] = {}
+    for repeats in found:
+        groups.setdefault(repeats.id, []).append(repeats)
+    return list(groups.values())
+
+
+def _simulate(source: Source) -> Source:
+    return replace(source, clean_from="simulate")
+
+
+def _anchored(source: Source, choice: NoiseChoice, fit: Fit) -> Source:
+    """Give a source without repeats or profile the repeats that the virtual scanner makes of its very slice."""
+    if source.repeats or source.profile is not None or refers_to_sigma(choice):
+        return source
+    from robustkit.scanner import VirtualScanner, simulate_repeats
+
+    if source.slice.synthetic:
+        scanner = VirtualScanner()
+        made = tuple(
+            scanner.repeats(source.slice, mas, SIMULATED_K, seed=choice.seed, stream="fit")
+            for mas in (SIMULATED_FIT_MAS, SIMULATED_CENTRE_MAS)
+        )
+        return replace(source, repeats=made)
+    known = choice.image_mas or source.slice.mas
+    repeats = simulate_repeats(source.slice, mas=known, k=SIMULATED_K, seed=choice.seed, stream="fit")
+    return replace(source, repeats=(repeats,))
+
+
+def _centre(source: Source) -> tuple[Image, dict[str, Any]]:
+    """Return the clean image, stored as the scanner stores it, and how noisy it is itself."""
+    if source.clean is not None:
+        return _settle(source, source.clean), {"from": "a given reference", "residual": None}
+    if source.clean_from in ("mean", "simulate") and source.repeats:
+        repeats = centre_set(source.repeats)
+        told = {"from": f"mean of {len(repeats.pixels)} repeats", "k": len(repeats.pixels), "mas": repeats.mas}
+        return _settle(source, repeats.clean), told
+    return _settle(source, source.slice.pixels), {"from": "the slice itself", "k": 1, "mas": source.slice.mas}
+
+
+def _settle(source: Source, pixels: Image) -> Image:
+    clean = stored(source.slice, np.array(pixels, dtype=np.float32))
+    clean.flags.writeable = False
+    return clean
+
+
+def _source_mas(source: Source, choice: NoiseChoice) -> float:
+    known = choice.image_mas or source.slice.mas
+    if known is None:
+        raise UsageError("--set add_to_source=true needs the image's own dose: give --image-mas")
+    return known
+
+
+def _fitted(fit: Fit, data: Any, settings: Mapping[str, Any], name: str) -> Any:
+    accepted = accepted_settings(fit)
+    unknown = sorted(set(settings) - accepted) if accepted is not None else []
+    if unknown:
+        raise UsageError(
+            f"noise model {name!r} has no setting {unknown[0]!r}; it has: {', '.join(sorted(accepted or ())) or 'none'}"
+        )
+    return fit(data, **settings)
+
+
+def accepted_settings(fit: Callable[..., Any]) -> set[str] | None:
+    """Return the names a fit accepts as `--set`; None when it takes any."""
+    import inspect
+
+    parameters = list(inspect.signature(fit).parameters.values())
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return {p.name for p in parameters[1:]}
+
+
+def _match(
+    sources: Sequence[Source], found: Sequence[Any], what: str, join: Callable[[Source, Any], Source]
+) -> list[Source]:
+    def identity(item: Any) -> str:
+        return str(item[0].id if isinstance(item, list) else item.id)
+
+    by_id = {identity(item): item for item in found}
+    if all(source.slice.id in by_id for source in sources):
+        return [join(source, by_id[source.slice.id]) for source in sources]
+    if len(found) == 1:
+        return [join(source, found[0]) for source in sources]
+    if len(found) == len(sources):
+        return [join(source, item) for source, item in zip(sources, found, strict=True)]
+    raise DataError(
+        f"{len(sources)} images and {len(found)} {what} sets do not match: none by id, and their numbers differ; "
+        f"give one set for all, or one for each image"
+    )
+
+
+def _with_repeats(source: Source, group: Sequence[RepeatScans]) -> Source:
+    for repeats in group:
+        _refuse_other_geometry(source.slice, repeats.pixels.shape[1:], repeats.pixel_mm, "repeats")
+    return replace(source, repeats=tuple(group))
+
+
+def _with_profile(source: Source, profile: Profile) -> Source:
+    _refuse_other_geometry(source.slice, profile.shape, profile.pixel_mm, "profile")
+    return replace(source, profile=profile)
+
+
+def _refuse_other_geometry(item: Slice, shape: tuple[int, ...], pixel_mm: tuple[float, float], what: str) -> None:
+    if item.pixels.shape != tuple(shape):
+        raise DataError(
+            f"the {what} are {shape[0]} x {shape[1]} px, the image is {item.pixels.shape[0]} x "
+            f"{item.pixels.shape[1]} px; scan both with one matrix, or leave --{what} out to have repeats simulated"
+        )
+    if not np.allclose(item.pixel_mm, pixel_mm, rtol=1e-3):
+        raise DataError(
+            f"the {what} have {pixel_mm[0]:.3f} x {pixel_mm[1]:.3f} mm pixels, the image {item.pixel_mm[0]:.3f} x "
+            f"{item.pixel_mm[1]:.3f} mm; scan both with one field of view"
+        )
+
+
+def _with_clean(sources: Sequence[Source], clean: str | None, default: str) -> list[Source]:
+    if clean in (None, "mean", "slice"):
+        chosen = clean or default
+        return [
+            source if source.clean_from == "simulate" and chosen == "mean" else replace(source, clean_from=chosen)
+            for source in sources
+        ]
+    references = find_images(clean)
+
+    def join(source: Source, reference: Slice) -> Source:
+        _refuse_other_geometry(source.slice, reference.pixels.shape, reference.pixel_mm, "clean reference")
+        return replace(source, clean=reference.pixels, clean_from="reference")
+
+    return _match(sources, references, "clean reference", join)

@@ -1,0 +1,197 @@
+"""The run directory: a plan, shards written whole and named by what produced them, a lock, and the way back in.
+
+`run.json` holds the plan (all that decides the bits) and the provenance. A shard is the scores of a range of
+realizations of one case; a case record is its clean prediction, its null audit and its story. Both carry in their
+name the hash of what produced them, so a shard that does not belong is never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robustkit import files
+from robustkit.audit import Scores
+from robustkit.errors import DataError, UsageError
+
+VERSION = 1
+SHARD = 64
+"""Realizations in a shard."""
+NUMERICAL = ("numpy", "numba", "scipy", "onnxruntime")
+
+
+def digest(*parts: Any) -> str:
+    """16 hex digits of anything that JSON can hold."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def versions(names: Sequence[str] = NUMERICAL) -> dict[str, str]:
+    """Return the installed versions of robustkit and of the libraries that decide its bits."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from robustkit import __version__
+
+    found = {"robustkit": __version__, "python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A run directory and the plan it was made for."""
+
+    path: Path
+    plan: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """Return the hash of the plan: the `run` column of the table."""
+        return digest(self.plan)[:12]
+
+    @property
+    def shards(self) -> Path:
+        """Return the folder of unfinished work."""
+        return self.path / "shards"
+
+    def shard_path(self, case: Mapping[str, Any], start: int, stop: int) -> Path:
+        """Return where the scores of realizations [start, stop) of a case belong."""
+        key = digest(self._what_decides(case), start, stop)
+        return self.shards / f"{case['slice']}-{start:08d}-{stop:08d}-{key}.npz"
+
+    def case_path(self, case: Mapping[str, Any]) -> Path:
+        """Return where the record of a case belongs."""
+        return self.shards / f"{case['slice']}-case-{digest(self._what_decides(case))}.npz"
+
+    def _what_decides(self, case: Mapping[str, Any]) -> list[Any]:
+        names = ("version", "model", "noise", "settings", "levels", "seed", "batch", "versions")
+        return [{name: self.plan[name] for name in names}, case]
+
+    def missing(self, case: Mapping[str, Any], n: int) -> list[tuple[int, int]]:
+        """Return the ranges of realizations below `n` that are not on disk yet."""
+        return [r for r in ranges(n) if not self.shard_path(case, *r).exists()]
+
+
+def ranges(n: int, start: int = 0) -> list[tuple[int, int]]:
+    """Cut realizations [start, n) into shards."""
+    return [(a, min(a + SHARD, n)) for a in range(start, n, SHARD)]
+
+
+def write_scores(path: Path, scores: Scores) -> None:
+    """Write a shard, whole or not at all."""
+    with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, realization=scores.realization, noisy=scores.noisy, margin=scores.margin)
+
+
+def read_scores(path: Path) -> Scores:
+    """Read a shard; DataError when it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return Scores(archive["realization"], archive["noisy"], archive["margin"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"shard {path.name} is damaged ({error}); delete it and run again with --resume") from error
+
+
+def write_case(path: Path, probabilities: Any, null: Mapping[str, Any], story: Mapping[str, Any], sd: Any) -> None:
+    """Write a case record: clean probabilities (C,), null audit, story, and the claimed sd map (h, w) or None."""
+    with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez(
+            stream,
+            probabilities=probabilities,
+            told=np.array(json.dumps({"null": dict(null), "story": dict(story)}, default=_plain)),
+            sd=np.zeros((0, 0), np.float16) if sd is None else sd,
+        )
+
+
+def read_case(path: Path) -> dict[str, Any]:
+    """Return {"probabilities", "null", "story", "sd"} of a case record; DataError when it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            told = json.loads(str(archive["told"]))
+            sd = archive["sd"] if archive["sd"].size else None
+            return {"probabilities": archive["probabilities"], "sd": sd, **told}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"case record {path.name} is damaged ({error}); delete it and use --resume") from error
+
+
+def start(path: Path, plan: Mapping[str, Any], *, resume: bool) -> RunDir:
+    """Open a run directory for writing: a new one, or with `resume` one whose plan is the same.
+
+    Raises UsageError for a directory in use, and for a resume whose plan differs, naming every difference.
+    """
+    recorded = path / "run.json"
+    if recorded.exists():
+        if not resume:
+            raise UsageError(f"{path} already holds a run; add --resume to finish it, or name another --out")
+        differences = list(_differences(read_run(path)["plan"], json.loads(json.dumps(plan, default=str))))
+        if differences:
+            raise UsageError(f"{path} was made for another run: {'; '.join(differences)}. Name another --out")
+    elif path.exists() and any(p.name != ".lock" for p in path.iterdir()):
+        raise UsageError(f"{path} is not empty and holds no run; name another --out")
+    (path / "shards").mkdir(parents=True, exist_ok=True)
+    return RunDir(path, plan)
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """Return run.json of a run directory; DataError when there is none, or it is of another version."""
+    recorded = path / "run.json"
+    try:
+        found: dict[str, Any] = json.loads(recorded.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path} is no run directory: it holds no run.json") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"run.json in {path} cannot be read ({type(error).__name__})") from error
+    if not isinstance(found, dict) or found.get("version") != VERSION:
+        raise DataError(
+            f"the run in {path} has version {found.get('version') if isinstance(found, dict) else '?'}, "
+            f"this robustkit reads version {VERSION}; use the robustkit that made it"
+        )
+    return found
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a run directory alone; the operating system releases it when the process ends, however it ends."""
+    import fcntl
+
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / ".lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"another run is writing to {path}; wait for it, or name another --out") from None
+        yield
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name in sorted({*old, *new}):
+        there, asked = old.get(name), new.get(name)
+        if there == asked:
+            continue
+        if isinstance(there, dict) and isinstance(asked, dict):
+            yield from _differences(there, asked, f"{prefix}{name}.")
+        elif name == "cases":
+            yield f"its images or repeats differ ({len(there or [])} there, {len(asked or [])} asked)"
+        else:
+            yield f"{prefix}{name} is {there} there, {asked} asked"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be written to JSON")
