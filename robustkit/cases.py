@@ -97,9 +97,7 @@ def refuse_unusable(pixels: Image, what: str) -> None:
         raise DataError(f"the {what} has {bad} pixels that are NaN or infinite; a classifier's answer to them is void")
 
 
-def gather(
-    images: str | None, repeats: str | None, profiles: Sequence[str], clean: str | None
-) -> list[Source]:
+def gather(images: str | None, repeats: str | None, profiles: Sequence[str], clean: str | None) -> list[Source]:
     """Return the sources of one audit: images matched to repeats, profiles and clean references.
 
     Parameters are the command line's: `--images`, `--repeats`, `--profile` (any number), `--clean` (PATH|mean|slice).
@@ -126,7 +124,7 @@ def prepare(source: Source, choice: NoiseChoice) -> Case:
     """Return the case of one source: noise fitted, clean image settled, its story told."""
     fit = registry.default().noise_model(choice.name)
     source = _anchored(source, choice, fit)
-    clean, centre = _centre(source)
+    clean, centre = clean_image(source)
     settings = dict(choice.settings)
     if settings.get("add_to_source") is True:
         settings["add_to_source"] = _source_mas(source, choice)
@@ -213,13 +211,17 @@ def _anchored(source: Source, choice: NoiseChoice, fit: Fit) -> Source:
     return replace(source, repeats=(repeats,))
 
 
-def _centre(source: Source) -> tuple[Image, dict[str, Any]]:
+def clean_image(source: Source) -> tuple[Image, dict[str, Any]]:
     """Return the clean image, stored as the scanner stores it, and how noisy it is itself."""
     if source.clean is not None:
         return _settle(source, source.clean), {"from": "a given reference", "residual": None}
     if source.clean_from in ("mean", "simulate") and source.repeats:
         repeats = centre_set(source.repeats)
-        told = {"from": f"mean of {len(repeats.pixels)} repeats", "k": len(repeats.pixels), "mas": repeats.mas}
+        told = {
+            "from": f"mean of {len(repeats.pixels)} repeats",
+            "k": len(repeats.pixels),
+            "mas": repeats.mas,
+        }
         return _settle(source, repeats.clean), told
     return _settle(source, source.slice.pixels), {"from": "the slice itself", "k": 1, "mas": source.slice.mas}
 

@@ -130,7 +130,7 @@ def audit_model(
     profiles = [profile] if isinstance(profile, str) else list(profile or [])
     sources = cases.gather(images, repeats, profiles, clean)
     plan = make_plan(reference, choice, sources, chosen, n, seed, batch)
-    path = Path(out) if out else _fresh(f"{reference.name}-{noise}", plan)
+    path = Path(out) if out else fresh_path(f"{reference.name}-{noise}", plan)
     started = time.monotonic()
     with rundir.locked(path):
         directory = rundir.start(path, plan, resume=resume)
@@ -454,9 +454,7 @@ def recreate(
     classifier = model.load()
     draw = audit.draws(plan["seed"], "audit", row["slice"], [row["realization"]])
     noisy = audit.perturb(case, [row["level"]], draw)[0, 0]
-    before, after = (
-        audit.predict_clean(classifier, case.slice, image, plan["batch"]) for image in (case.clean, noisy)
-    )
+    before, after = (audit.predict_clean(classifier, case.slice, image, plan["batch"]) for image in (case.clean, noisy))
     record = {
         **{name: row[name] for name in ("slice", "label", "clean", "noisy", "level", "unit", "realization")},
         "probabilities_clean": {c: float(p) for c, p in zip(classifier.classes, before, strict=True)},
@@ -465,9 +463,7 @@ def recreate(
     return record, case.clean, noisy
 
 
-def provenance(
-    plan: Mapping[str, Any], run: str, command: Sequence[str], seconds: float | None
-) -> dict[str, Any]:
+def provenance(plan: Mapping[str, Any], run: str, command: Sequence[str], seconds: float | None) -> dict[str, Any]:
     """Return run.json: the plan, and what reproduces it. `seconds` is None while the run is unfinished."""
     return {
         "version": rundir.VERSION,
@@ -496,7 +492,8 @@ def _cut(ranges: Sequence[tuple[int, int]], parts: int) -> list[list[tuple[int, 
     return [list(ranges[i : i + size]) for i in range(0, len(ranges), size)] or [[]]
 
 
-def _fresh(stem: str, plan: Mapping[str, Any]) -> Path:
+def fresh_path(stem: str, plan: Mapping[str, Any]) -> Path:
+    """Return a run directory under ./runs that does not exist yet."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", stem)
     base = Path("runs") / f"{safe}-{rundir.digest(plan)[:8]}"
     path, count = base, 1

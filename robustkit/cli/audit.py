@@ -1,0 +1,105 @@
+"""`robustkit audit`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from robustkit.cli import options as opt
+from robustkit.cli import show
+
+
+def audit(
+    model: Annotated[str, typer.Argument(help="A model file, or the name of a model that a plugin offers.")],
+    images: opt.ImagesOption = None,
+    repeats: opt.RepeatsOption = None,
+    profile: Annotated[
+        list[str] | None, typer.Option("--profile", help="Noise profile(s) saved by `nps estimate`.")
+    ] = None,
+    clean: opt.CleanOption = None,
+    noise: Annotated[str, typer.Option("--noise", help="Noise model; `robustkit plugins list` shows all.")] = "nps",
+    mas: Annotated[str | None, typer.Option("--mas", help="12.5,25,... or LO:HI:N, log-spaced.")] = None,
+    levels: Annotated[str | None, typer.Option("--levels", help="Levels of a noise whose unit is not mAs.")] = None,
+    image_mas: Annotated[float | None, typer.Option("--image-mas", help="mAs the images were taken at.")] = None,
+    n: Annotated[int, typer.Option("-n", "--realizations", help="Realizations a slice and level.")] = 1000,
+    seed: opt.SeedOption = 0,
+    confidence: opt.ConfidenceOption = "95%",
+    max_sar: Annotated[str | None, typer.Option("--max-sar", help="Gate: highest SAR that passes, e.g. 2%.")] = None,
+    at: Annotated[float | None, typer.Option("--at", help="Gate this level only.")] = None,
+    only_class: Annotated[str | None, typer.Option("--class", help="Gate this class only.")] = None,
+    set_: opt.SetOption = None,
+    input_spec: opt.SpecFileOption = None,
+    window: opt.WindowOption = None,
+    output_range: opt.RangeOption = None,
+    fov: opt.FovOption = None,
+    size: opt.SizeOption = None,
+    interpolation: opt.InterpolationOption = None,
+    layout: opt.LayoutOption = None,
+    channels: opt.ChannelsOption = None,
+    classes: opt.ClassesOption = None,
+    output_kind: opt.KindOption = None,
+    arch: opt.ArchOption = None,
+    unsafe_load: opt.UnsafeOption = False,
+    batch: opt.BatchOption = 16,
+    jobs: Annotated[int | None, typer.Option("--jobs", help="Worker processes.")] = None,
+    dask: Annotated[str | None, typer.Option("--dask", help="Dask scheduler address, or local:N.")] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Run directory to write.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Finish the run in --out.")] = False,
+    gallery: Annotated[bool, typer.Option("--gallery", help="Show flips of real images in the report.")] = False,
+    quiet: opt.QuietOption = False,
+    json_: opt.JsonOption = False,
+) -> None:
+    """Audit MODEL: which answers change with noise alone, at which dose, how sure.
+
+    Without --images the built-in phantom's slices are audited.
+    """
+    from robustkit.run import audit_model
+
+    spec = opt.input_spec(
+        input_spec_file=input_spec,
+        window=window,
+        output_range=output_range,
+        fov=fov,
+        size=size,
+        interpolation=interpolation,
+        layout=layout,
+        channels=channels,
+        classes=classes,
+        kind=output_kind,
+        arch=arch,
+        unsafe=unsafe_load,
+    )
+    with show.progress(quiet or json_, "auditing") as progress:
+        outcome = audit_model(
+            model,
+            images=images,
+            repeats=repeats,
+            profile=profile,
+            clean=clean,
+            noise=noise,
+            settings=opt.settings(set_),
+            levels=opt.merged_levels(mas, levels),
+            image_mas=image_mas,
+            n=n,
+            seed=seed,
+            confidence=opt.confidence(confidence),
+            max_sar=max_sar,
+            at=at,
+            only_class=only_class,
+            spec=spec,
+            batch=batch,
+            jobs=jobs,
+            dask=dask,
+            out=out,
+            resume=resume,
+            gallery=gallery,
+            command=opt.command_line(sys.argv),
+            progress=progress,
+        )
+    if json_:
+        show.print_json(outcome.summary)
+    else:
+        show.print_summary(outcome.summary, outcome.run_dir)
+    raise typer.Exit(outcome.exit_code)

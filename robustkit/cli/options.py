@@ -1,0 +1,160 @@
+"""Options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from robustkit.errors import UsageError
+
+ImagesOption = Annotated[
+    str | None,
+    typer.Option("--images", help="DICOM file or folder, .npz, .nii.gz, or a name such as phantom/C."),
+]
+RepeatsOption = Annotated[
+    str | None, typer.Option("--repeats", help="Repeat scans the noise is fitted to: DICOM folder or .npz.")
+]
+CleanOption = Annotated[
+    str | None,
+    typer.Option("--clean", help="Clean image: slice, mean (of the repeats), or a low-noise reference."),
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Same seed, same flips.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+BatchOption = Annotated[int, typer.Option("--batch", help="Images a call of the model; changes no answer.")]
+ConfidenceOption = Annotated[str, typer.Option("--confidence", help="Of the intervals.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the noise model; repeatable."),
+]
+WindowOption = Annotated[str | None, typer.Option("--window", help="HU window LO,HI of the model's input, or none.")]
+RangeOption = Annotated[str | None, typer.Option("--range", help="What the window maps to: A,B (default 0,1).")]
+FovOption = Annotated[float | None, typer.Option("--fov", help="Field of view in mm the model expects.")]
+SizeOption = Annotated[str | None, typer.Option("--size", help="Input matrix H,W the model expects.")]
+InterpolationOption = Annotated[str | None, typer.Option("--interpolation", help="area, linear, nearest or decimate.")]
+LayoutOption = Annotated[str | None, typer.Option("--layout", help="nchw or nhwc.")]
+ChannelsOption = Annotated[int | None, typer.Option("--channels", help="1 or 3.")]
+ClassesOption = Annotated[str | None, typer.Option("--classes", help="Class names A,B,... in output order.")]
+KindOption = Annotated[str | None, typer.Option("--output-kind", help="logits or probabilities.")]
+ArchOption = Annotated[str | None, typer.Option("--arch", help="package.module:factory for a bare state dict.")]
+UnsafeOption = Annotated[bool, typer.Option("--unsafe-load", help="Let a model file run code. Recorded, loud.")]
+SpecFileOption = Annotated[
+    str | None, typer.Option("--input-spec", help="TOML file that says how the model wants its input.")
+]
+
+
+def input_spec(
+    *,
+    input_spec_file: str | None = None,
+    window: str | None = None,
+    output_range: str | None = None,
+    fov: float | None = None,
+    size: str | None = None,
+    interpolation: str | None = None,
+    layout: str | None = None,
+    channels: int | None = None,
+    classes: str | None = None,
+    kind: str | None = None,
+    arch: str | None = None,
+    unsafe: bool = False,
+) -> dict[str, Any]:
+    """Return the input-spec flags that were given, as the adapters take them."""
+    given: dict[str, Any] = {
+        "spec_file": input_spec_file,
+        "window": window,
+        "range": output_range,
+        "fov_mm": fov,
+        "size": size,
+        "interpolation": interpolation,
+        "layout": layout,
+        "channels": channels,
+        "classes": classes,
+        "kind": kind,
+        "arch": arch,
+        "unsafe_load": unsafe or None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def settings(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """Read `--set key=value`: numbers, true, false and null as such, everything else as text."""
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, separator, value = pair.partition("=")
+        if not separator or not key.strip():
+            raise UsageError(f"--set wants key=value, got {pair!r}")
+        try:
+            found[key.strip()] = json.loads(value)
+        except ValueError:
+            found[key.strip()] = value
+    return found
+
+
+def levels(text: str | None, name: str = "--mas") -> list[float] | None:
+    """Read `12.5,25,...` or `LO:HI:N` (log-spaced)."""
+    if text is None:
+        return None
+    try:
+        if ":" in text:
+            low, high, count = text.split(":")
+            return _log_spaced(float(low), float(high), int(count))
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise UsageError(f"{name} wants 12.5,25,... or LO:HI:N, got {text!r}") from None
+
+
+def confidence(text: str) -> float:
+    """Read `95%` or `0.95`."""
+    try:
+        value = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+    except ValueError:
+        raise UsageError(f"--confidence wants 95% or 0.95, got {text!r}") from None
+    if not 0.5 <= value < 1.0:
+        raise UsageError(f"--confidence must lie in 50% .. 100%, got {text}")
+    return value
+
+
+def _log_spaced(low: float, high: float, count: int) -> list[float]:
+    if not (0 < low <= high) or count < 1:
+        raise ValueError
+    if count == 1:
+        return [low]
+    ratio = math.log(high / low) / (count - 1)
+    return [float(f"{low * math.exp(ratio * i):.6g}") for i in range(count)]
+
+
+def merged_levels(mas: str | None, other: str | None) -> list[float] | None:
+    """Return the levels of `--mas` or `--levels`; both at once are refused."""
+    if mas and other:
+        raise UsageError("--mas and --levels are the same axis; give one of them")
+    return levels(mas) if mas else levels(other, "--levels")
+
+
+PRIVATE = ("--images", "--repeats", "--profile", "--clean", "--out", "--input-spec")
+"""Options whose value may be a path, and a path may name a patient."""
+
+
+def command_line(arguments: Sequence[str]) -> list[str]:
+    """Return the command as it may be recorded: paths that could name somebody replaced by what they stand for."""
+    told = ["robustkit"]
+    hide = ""
+    for argument in arguments[1:]:
+        name, separator, value = argument.partition("=")
+        if hide:
+            told.append(_without_path(argument, hide))
+            hide = ""
+        elif name in PRIVATE and separator:
+            told.append(f"{name}={_without_path(value, name)}")
+        else:
+            told.append(argument)
+            hide = argument if argument in PRIVATE else ""
+    return told
+
+
+def _without_path(value: str, option: str) -> str:
+    harmless = value in ("mean", "slice") or value.split("/")[0].split(":")[0] == "phantom"
+    return value if harmless else option.removeprefix("--").upper()

@@ -1,0 +1,32 @@
+"""`robustkit report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="One run directory to rebuild, several to overlay.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Where an overlay goes (overlay.html).")] = None,
+    figures: Annotated[Path | None, typer.Option("--figures", help="Folder for SVG, PDF and PNG figures.")] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+) -> None:
+    """Rebuild the report of a run, or overlay several runs on one page."""
+    from robustkit import report as pages
+    from robustkit.rundir import read_run
+
+    for run in runs:
+        read_run(run)
+    if len(runs) == 1:
+        path = pages.write_report(runs[0])
+    else:
+        path = pages.write_overlay(runs, out or Path("overlay.html"))
+    if figures is not None:
+        for run in runs:
+            pages.figures(run, figures)
+    print(path)
+    if open_:
+        typer.launch(str(path))

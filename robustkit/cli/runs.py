@@ -1,0 +1,100 @@
+"""`robustkit replay`, `robustkit compare`, `robustkit plan`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustkit.cli import options as opt
+from robustkit.cli import show
+
+
+def replay(
+    model: Annotated[str, typer.Argument(help="A model file, or the name of a model that a plugin offers.")],
+    repeats: Annotated[str, typer.Option("--repeats", help="Measured scans to score: DICOM folder or .npz.")],
+    clean: opt.CleanOption = None,
+    confidence: opt.ConfidenceOption = "95%",
+    max_sar: Annotated[str | None, typer.Option("--max-sar", help="Gate: highest SAR that passes, e.g. 2%.")] = None,
+    input_spec: opt.SpecFileOption = None,
+    window: opt.WindowOption = None,
+    output_range: opt.RangeOption = None,
+    fov: opt.FovOption = None,
+    size: opt.SizeOption = None,
+    interpolation: opt.InterpolationOption = None,
+    layout: opt.LayoutOption = None,
+    channels: opt.ChannelsOption = None,
+    classes: opt.ClassesOption = None,
+    output_kind: opt.KindOption = None,
+    arch: opt.ArchOption = None,
+    unsafe_load: opt.UnsafeOption = False,
+    batch: opt.BatchOption = 16,
+    out: Annotated[str | None, typer.Option("--out", help="Run directory to write.")] = None,
+    json_: opt.JsonOption = False,
+) -> None:
+    """Score measured scans as realizations: the experimental arm."""
+    from robustkit.replay import replay_scans
+
+    spec = opt.input_spec(
+        input_spec_file=input_spec,
+        window=window,
+        output_range=output_range,
+        fov=fov,
+        size=size,
+        interpolation=interpolation,
+        layout=layout,
+        channels=channels,
+        classes=classes,
+        kind=output_kind,
+        arch=arch,
+        unsafe=unsafe_load,
+    )
+    outcome = replay_scans(
+        model,
+        repeats,
+        clean=clean,
+        spec=spec,
+        batch=batch,
+        confidence=opt.confidence(confidence),
+        max_sar=max_sar,
+        out=out,
+        command=opt.command_line(sys.argv),
+    )
+    if json_:
+        show.print_json(outcome.summary)
+    else:
+        show.print_summary(outcome.summary, outcome.run_dir)
+    raise typer.Exit(outcome.exit_code)
+
+
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="Run directory A.")],
+    run_b: Annotated[Path, typer.Argument(help="Run directory B; differences are A minus B.")],
+    margin: Annotated[str | None, typer.Option("--margin", help="Equivalence margin, e.g. 5%.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Page to write (.html).")] = None,
+    json_: opt.JsonOption = False,
+) -> None:
+    """Compare two runs: Z (paper), exact, Holm, equivalence; exit 1 when they disagree."""
+    from robustkit.replay import compare_runs
+
+    found = compare_runs(run_a, run_b, margin=margin)
+    if out is not None:
+        from robustkit.report import write_comparison
+
+        write_comparison(found, out)
+    show.print_agreement(found, json_)
+    raise typer.Exit(1 if found["verdict"] == "disagree" else 0)
+
+
+def plan(
+    max_sar: Annotated[str, typer.Option("--max-sar", help="The claim: SAR at most this, e.g. 1%.")],
+    confidence: opt.ConfidenceOption = "95%",
+    power: Annotated[str | None, typer.Option("--power", help="Power wanted for a comparison, e.g. 80%.")] = None,
+    json_: opt.JsonOption = False,
+) -> None:
+    """Say how many realizations a claim needs."""
+    from robustkit.planning import plan_claim
+
+    show.print_plan(plan_claim(max_sar, opt.confidence(confidence), power), json_)

@@ -1,0 +1,165 @@
+"""The experimental arm: measured scans scored as realizations, and the comparison of two runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from robustkit import audit, cases, files, results, run, rundir
+from robustkit.errors import DataError, UsageError
+from robustkit.types import Classifier, Image, RepeatScans, Slice
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MEASURED = "measured"
+
+
+def replay_scans(
+    model: str | Path | Classifier,
+    repeats: str,
+    *,
+    clean: str | None = None,
+    spec: Mapping[str, Any] | None = None,
+    batch: int = 16,
+    confidence: float = 0.95,
+    max_sar: float | str | None = None,
+    out: str | Path | None = None,
+    command: Sequence[str] = (),
+) -> run.Outcome:
+    """Score every scan of `repeats` against its clean image; write a run directory like an audit's.
+
+    `clean` is `mean` (of all repeats of the slice, default: the least noisy set), or a path to low-noise references.
+    Raises UsageError for `slice`, which repeats do not have, and for scans without mAs.
+    """
+    from robustkit.summary import Gate, exit_code, parse_rate
+
+    run.check_levels([1.0], 1, 0, batch)
+    if clean == "slice":
+        raise UsageError("repeat scans have no slice apart from themselves; --clean takes mean or a path")
+    gate = None if max_sar is None else Gate(parse_rate(max_sar))
+    reference = run.refer(model, spec or {})
+    classifier = reference.load()
+    sources = cases.gather(None, repeats, [], clean)
+    levels = _levels(sources)
+    plan = _plan(reference, sources, levels, batch)
+    path = Path(out) if out else run.fresh_path(f"{reference.name}-{MEASURED}", plan)
+    started = time.monotonic()
+    with rundir.locked(path):
+        directory = rundir.start(path, plan, resume=False)
+        told = [_score_source(classifier, source, batch) for source in sources]
+        floor = audit.tie_limit(audit.merge_null_audits(t["null"] for t in told))
+        table = _table(directory, sources, told, classifier.classes, floor)
+        summary = run.summarise(table, told, plan, classifier.classes, confidence, gate)
+        run.write_results(directory, table, summary, told)
+        elapsed = time.monotonic() - started
+        files.write_json(path / "run.json", run.provenance(plan, directory.id, command, elapsed))
+        run.finish(directory)
+    return run.Outcome(summary, table, path, exit_code(summary))
+
+
+def compare_runs(run_a: Path, run_b: Path, *, margin: str | None = None) -> dict[str, Any]:
+    """Return the agreement of two run directories, A minus B (see `robustkit.agreement.compare`)."""
+    from robustkit.agreement import compare
+    from robustkit.summary import parse_rate
+
+    plans = [rundir.read_run(path)["plan"] for path in (run_a, run_b)]
+    tables = [_read_table(path) for path in (run_a, run_b)]
+    paired = plans[0]["noise"] == plans[1]["noise"] != MEASURED and all(
+        plans[0][name] == plans[1][name] for name in ("seed", "settings", "cases")
+    )
+    found: dict[str, Any] = compare(*tables, margin=None if margin is None else parse_rate(margin), paired=paired)
+    return found
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        return results.read(path / "results.parquet")
+    except FileNotFoundError:
+        raise DataError(f"{path} holds no results.parquet: the run is unfinished; finish it with --resume") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"results.parquet in {path} cannot be read ({error})") from error
+
+
+def _levels(sources: Sequence[cases.Source]) -> list[float]:
+    doses = [repeats.mas for source in sources for repeats in source.repeats]
+    if any(mas is None for mas in doses):
+        raise UsageError("a set of repeats does not say its mAs; give it in the .npz key `mas` or the DICOM tag")
+    return sorted({float(mas) for mas in doses if mas is not None})
+
+
+def _plan(
+    reference: run.ModelRef, sources: Sequence[cases.Source], levels: Sequence[float], batch: int
+) -> dict[str, Any]:
+    choice = cases.NoiseChoice(MEASURED)
+    most = max(len(repeats.pixels) for source in sources for repeats in source.repeats)
+    return run.make_plan(reference, choice, sources, levels, most, 0, batch)
+
+
+def _score_source(model: Classifier, source: cases.Source, batch: int) -> dict[str, Any]:
+    clean, centre = cases.clean_image(source)
+    scored = []
+    for repeats in source.repeats:
+        images = _as_stored(source.slice, repeats)
+        scored.append((repeats.mas, *audit.decide(audit.score(model, images, source.slice.pixel_mm, batch))))
+    return {
+        "probabilities": audit.predict_clean(model, source.slice, clean, batch),
+        "null": audit.null_audit(model, source.slice, clean, batch),
+        "sd": None,
+        "scored": scored,
+        "story": {
+            "slice": source.slice.id,
+            "label": source.slice.label,
+            "group": source.slice.group,
+            "noise": MEASURED,
+            "unit": "mAs",
+            "source": "; ".join(sorted({repeats.source for repeats in source.repeats})),
+            "clean": centre,
+            "report": {},
+        },
+    }
+
+
+def _as_stored(case_slice: Slice, repeats: RepeatScans) -> Image:
+    return audit.stored(case_slice, np.array(repeats.pixels, dtype=np.float32))
+
+
+def _table(
+    directory: rundir.RunDir,
+    sources: Sequence[cases.Source],
+    told: Sequence[Mapping[str, Any]],
+    classes: Sequence[str],
+    floor: float,
+) -> pd.DataFrame:
+    import pandas as pd
+
+    names = np.asarray(classes, dtype=object)
+    frames = []
+    for source, record in zip(sources, told, strict=True):
+        clean = int(np.argmax(record["probabilities"]))
+        for mas, noisy, margin in record["scored"]:
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "run": directory.id,
+                        "model": directory.plan["model"]["name"],
+                        "noise": MEASURED,
+                        "slice": source.slice.id,
+                        "group": source.slice.group or "",
+                        "label": source.slice.label or "",
+                        "unit": "mAs",
+                        "level": mas,
+                        "realization": np.arange(len(noisy)),
+                        "clean": classes[clean],
+                        "noisy": names[noisy],
+                        "margin": margin,
+                        "tied": (noisy != clean) & (margin <= floor),
+                        "count": 1,
+                    }
+                )
+            )
+    return results.conform(pd.concat(frames, ignore_index=True))
