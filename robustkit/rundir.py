@@ -99,7 +99,7 @@ def write_scores(path: Path, scores: Scores) -> None:
 def read_scores(path: Path) -> Scores:
     """Read a shard; DataError when it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return Scores(archive["realization"], archive["noisy"], archive["margin"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"shard {path.name} is damaged ({error}); delete it and run again with --resume") from error
@@ -119,7 +119,7 @@ def write_case(path: Path, probabilities: Any, null: Mapping[str, Any], story: M
 def read_case(path: Path) -> dict[str, Any]:
     """Return {"probabilities", "null", "story", "sd"} of a case record; DataError when it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             told = json.loads(str(archive["told"]))
             sd = archive["sd"] if archive["sd"].size else None
             return {"probabilities": archive["probabilities"], "sd": sd, **told}
