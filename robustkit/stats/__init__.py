@@ -1,5 +1,6 @@
 """Statistics of flips: counts in, plain numbers out. Knows nothing of tables, models or images."""
 
+from robustkit.stats.clusters import ClusterResult, cluster_bootstrap, share_excluded
 from robustkit.stats.compare import (
     Detectable,
     Equivalence,
@@ -15,26 +16,70 @@ from robustkit.stats.compare import (
     tost,
     two_proportion_z,
 )
+from robustkit.stats.dose import Threshold, isotonic, noise_rises, threshold
 from robustkit.stats.intervals import Interval, clopper_pearson, newcombe, simultaneous, total_interval, wilson
+from robustkit.stats.planning import (
+    allowed_flips,
+    comparison_size,
+    equivalence_size,
+    flips_table,
+    more_needed,
+    pass_probability,
+    realizations_for,
+    realizations_for_power,
+    supports,
+)
+from robustkit.stats.sequential import (
+    Operation,
+    confidence_sequence,
+    decide,
+    false_pass_probability,
+    fixed_sequence,
+    log_evidence,
+    sequential_operation,
+)
 
 __all__ = [
+    "ClusterResult",
     "Detectable",
     "Equivalence",
     "Interval",
+    "Operation",
     "Outcome",
+    "Threshold",
+    "allowed_flips",
     "boschloo",
     "clopper_pearson",
+    "cluster_bootstrap",
     "comparison_power",
+    "comparison_size",
+    "confidence_sequence",
+    "decide",
+    "equivalence_size",
     "exact_or_z",
+    "false_pass_probability",
     "fisher",
+    "fixed_sequence",
+    "flips_table",
     "holm",
     "homogeneity",
+    "isotonic",
+    "log_evidence",
     "mcnemar",
+    "more_needed",
     "newcombe",
+    "noise_rises",
+    "pass_probability",
+    "realizations_for",
+    "realizations_for_power",
+    "sequential_operation",
+    "share_excluded",
     "simultaneous",
     "smallest_detectable_difference",
-    "total_interval",
+    "supports",
+    "threshold",
     "tost",
+    "total_interval",
     "two_proportion_z",
     "wilson",
 ]

@@ -1,0 +1,70 @@
+"""What slices of several patients say about slices not scanned: the cluster is the unit, not the realization."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from robustkit.stats.intervals import Interval
+
+
+class ClusterResult(NamedTuple):
+    """Interval of the mean rate over clusters like these, or why there is none and what is excluded instead.
+
+    `excluded_share` is an upper bound, at the interval's confidence and one-sided, of the share of clusters
+    that would flip at all where none of these did (or that would not, where all did); NaN otherwise.
+    """
+
+    rate: float
+    interval: Interval
+    clusters: int
+    excluded_share: float
+    reason: str = ""
+
+
+def share_excluded(clusters: int, confidence: float = 0.95) -> float:
+    """Upper bound of the share of clusters that behave otherwise when none of `clusters` did.
+
+    1 - (1-confidence)^(1/clusters): 25.9 % after 10, 5 % after 59 at 95 %.
+    """
+    return 1 - (1 - confidence) ** (1 / clusters) if clusters else 1.0
+
+
+def cluster_bootstrap(
+    k: ArrayLike, n: ArrayLike, confidence: float = 0.95, *, resamples: int = 9_999, seed: int = 0
+) -> ClusterResult:
+    """Interval of sum(k)/sum(n) when whole clusters (slices of one patient, or single slices) are drawn anew.
+
+    Parameters
+    ----------
+    k, n : (G,) flips and realizations of each cluster, n > 0.
+    resamples, seed : bootstrap samples and the seed of their generator; one seed gives one answer.
+
+    Notes
+    -----
+    Percentile bootstrap over clusters with the percentiles widened for few clusters (Hesterberg 2015, Am Stat
+    69:371: Phi(sqrt(G/(G-1)) t(a/2; G-1)) in place of a/2). Without any flip, or with flips only, every
+    resample is the same and there is no interval; nor is there one of a single cluster.
+    """
+    k_, n_ = np.asarray(k, dtype=np.float64), np.asarray(n, dtype=np.float64)
+    clusters = k_.size
+    rate = float(k_.sum() / n_.sum()) if clusters else np.nan
+    none = Interval(np.nan, np.nan)
+    if rate in (0.0, 1.0):
+        reason = "no flip in any cluster" if rate == 0 else "only flips in every cluster"
+        return ClusterResult(rate, none, clusters, share_excluded(clusters, confidence), reason)
+    if clusters < 2:
+        return ClusterResult(rate, none, clusters, np.nan, "one cluster tells nothing of others")
+    picks = np.random.default_rng(seed).integers(0, clusters, size=(resamples, clusters))
+    rates = k_[picks].sum(axis=1) / n_[picks].sum(axis=1)
+    tail = _widened_tail((1 - confidence) / 2, clusters)
+    low, high = np.quantile(rates, [tail, 1 - tail])
+    return ClusterResult(rate, Interval(low, high), clusters, np.nan)
+
+
+def _widened_tail(tail: float, clusters: int) -> float:
+    from scipy.special import ndtr, stdtrit
+
+    return float(ndtr(np.sqrt(clusters / (clusters - 1)) * stdtrit(clusters - 1, tail)))
