@@ -35,5 +35,5 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON with sorted floats as Python prints them; NaN is refused, None is null."""
+    """Write JSON, whole or not at all; floats as Python prints them, None is null, NaN is refused (ValueError)."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")

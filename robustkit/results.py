@@ -7,7 +7,9 @@ limit keep counts per (model, noise, slice, level, clean, noisy) plus the realiz
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from robustkit.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +46,10 @@ def conform(results: pd.DataFrame) -> pd.DataFrame:
         raise KeyError(f"results table lacks {', '.join(missing)}")
     table = results[list(COLUMNS)].copy()
     for name, kind in COLUMNS.items():
-        table[name] = table[name].astype("str" if kind == "string" else kind)
+        column: Any = table[name]
+        if kind == "string" and column.isna().any():
+            column = column.astype("object").where(column.notna(), "")
+        table[name] = column.astype("str" if kind == "string" else kind)
     return table
 
 
@@ -57,7 +62,13 @@ def write(results: pd.DataFrame, path: Path) -> None:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """Read a table written by `write`."""
+    """Read a table written by `write`; DataError when it is missing, damaged or lacks columns."""
     import pandas as pd
 
-    return conform(pd.read_parquet(path))
+    try:
+        return conform(pd.read_parquet(path))
+    except (OSError, ValueError, KeyError) as error:
+        reason = error.args[0] if isinstance(error, KeyError) else type(error).__name__
+        raise DataError(
+            f"the results table {path.name} cannot be read ({reason}); run the audit again with --resume"
+        ) from error

@@ -1,13 +1,15 @@
 """Randomness is an argument: the key of one realization, and nothing else, decides its noise.
 
-A realization is named by (seed, stream, slice id, realization). The first three are hashed to a 64-bit key, the
-realization goes into the counter of a counter-based generator, so any realization of any slice is reached at once:
-no batch size, order, worker or mAs level takes part. Streams ("scan", "fit", "audit", "train") never meet.
+A realization is named by (seed, stream, slice id, realization). The first three are hashed to a 64-bit key; key and
+realization together address a counter-based generator (Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405),
+so any realization of any slice is reached at once: no batch size, order, worker or mAs level takes part.
+Streams ("scan", "fit", "audit", "train") never meet.
 """
 
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
@@ -28,6 +30,8 @@ class Draw:
     realization: int
 
     def __post_init__(self) -> None:
+        for name in ("seed", "realization"):
+            object.__setattr__(self, name, operator.index(getattr(self, name)))  # numpy integers become int
         if self.stream not in STREAMS:
             raise ValueError(f"unknown stream {self.stream!r}; streams are {', '.join(STREAMS)}")
         if not 0 <= self.realization < 2**63:
@@ -49,8 +53,9 @@ class Draw:
         return key & mask, key >> 32, self.realization & mask, self.realization >> 32
 
     def generator(self) -> np.random.Generator:
-        """Return a fresh numpy Generator (Philox4x64) that starts at this realization, whenever it is asked."""
-        return np.random.Generator(np.random.Philox(key=[self.key, self.realization]))
+        """Return a fresh numpy Generator (Philox4x64) keyed by this realization: the same bits whenever it is asked."""
+        key = np.array([self.key, self.realization], dtype=np.uint64)
+        return np.random.Generator(np.random.Philox(key=key))
 
 
 def draws(seed: int, stream: str, slice_id: str, realizations: Iterable[int]) -> list[Draw]:

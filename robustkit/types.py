@@ -27,7 +27,7 @@ PixelSize: TypeAlias = tuple[float, float]
 
 def slice_id(pixels: NDArray[Any], pixel_mm: PixelSize) -> str:
     """16 hex digits: the hash of the pixels (as float32 HU) and of the spacing. Names nobody."""
-    array = np.ascontiguousarray(pixels, dtype="<f4")
+    array = np.asarray(pixels, dtype="<f4") + np.float32(0.0)  # -0.0 and 0.0 are one pixel value
     head = f"{array.shape}|{pixel_mm[0]:.6f}|{pixel_mm[1]:.6f}|".encode()
     return hashlib.blake2b(head + array.tobytes(), digest_size=8).hexdigest()
 
@@ -126,11 +126,11 @@ class NoiseModel(Protocol):
     def unit(self) -> str: ...  # noqa: D102
 
     def sample(self, clean: Image, levels: Sequence[float], draws: Sequence[Draw]) -> Image:
-        """What to add to `clean` (H, W): (B, L, H, W) float32. One realization a draw, the same one at every level."""
+        """Return what to add to `clean` (H, W): (B, L, H, W) float32, one realization a draw, the same at every level."""
         ...
 
     def sd(self, clean: Image, levels: Sequence[float]) -> Image | None:
-        """The standard deviation it claims, (L, H, W); None claims nothing."""
+        """Return the standard deviation it claims, (L, H, W); None claims nothing."""
         ...
 
 
