@@ -57,7 +57,7 @@ def replay_scans(
         summary = run.summarise(table, told, plan, classifier.classes, confidence, gate)
         run.write_results(directory, table, summary, told)
         elapsed = time.monotonic() - started
-        files.write_json(path / "run.json", run.provenance(plan, directory.id, command, elapsed))
+        files.write_json(path / "run.json", run.provenance(directory, command, elapsed))
         run.finish(directory)
     return run.Outcome(summary, table, path, exit_code(summary))
 

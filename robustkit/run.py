@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 DEFAULT_MAS = (12.5, 25.0, 37.5, 50.0, 75.0, 100.0, 150.0, 175.0, 200.0, 225.0, 325.0, 400.0, 500.0)
 DEFAULT_N = 1000
 SD_MAP_PIXELS = 256
+GALLERY = 6
+"""Flips at most that a report shows."""
+HASHED = (".parquet", ".json", ".npz", ".xml")
 Progress = Callable[[int, int], None]
 log = logging.getLogger("robustkit")
 
@@ -134,14 +137,14 @@ def audit_model(
     started = time.monotonic()
     with rundir.locked(path):
         directory = rundir.start(path, plan, resume=resume)
-        files.write_json(path / "run.json", provenance(plan, directory.id, command, None))
+        files.write_json(path / "run.json", provenance(directory, command))
         work_off(directory, sources, choice, reference, n, engine.choose(jobs, dask), progress)
         table, told = gather_results(directory, n, classes)
         summary = summarise(table, told, plan, classes, confidence, gate)
         write_results(directory, table, summary, told)
         write_gallery(directory, sources, choice, reference, table, gallery)
         elapsed = time.monotonic() - started
-        files.write_json(path / "run.json", provenance(plan, directory.id, command, elapsed))
+        files.write_json(path / "run.json", provenance(directory, command, elapsed))
         finish(directory)
     from robustkit.summary import exit_code
 
@@ -426,15 +429,14 @@ def write_gallery(
     from robustkit.results import flipped
 
     flips = table[flipped(table)].sort_values(["level", "realization"], ascending=[False, True])
-    flips = flips.drop_duplicates("slice").head(12)
     by_id = {source.slice.id: source for source in sources}
     records, arrays = [], {}
-    for row in flips.to_dict("records"):
+    for row in flips.drop_duplicates("slice").head(GALLERY).to_dict("records"):
         source = by_id[row["slice"]]
         if not (shown or source.slice.synthetic):
             continue
         i = len(records)
-        record, clean, noisy = recreate(directory.plan, source, choice, model, row)
+        record, clean, noisy = recreate(directory.plan, cases.prepare(source, choice), model, row)
         arrays[f"clean_{i}"], arrays[f"noisy_{i}"] = clean.astype(np.float16), noisy.astype(np.float16)
         records.append(record)
     files.write_json(directory.path / "gallery.json", records)
@@ -443,20 +445,18 @@ def write_gallery(
 
 
 def recreate(
-    plan: Mapping[str, Any],
-    source: cases.Source,
-    choice: cases.NoiseChoice,
-    model: ModelRef,
-    row: Mapping[str, Any],
+    plan: Mapping[str, Any], case: audit.Case, model: ModelRef, row: Mapping[str, Any]
 ) -> tuple[dict[str, Any], Image, Image]:
-    """Rebuild the image of one row: (record with probabilities, clean (H, W), noisy (H, W))."""
-    case = cases.prepare(source, choice)
+    """Rebuild the image of one row: (record with probabilities and `answer`, clean (H, W), noisy (H, W))."""
     classifier = model.load()
     draw = audit.draws(plan["seed"], "audit", row["slice"], [row["realization"]])
     noisy = audit.perturb(case, [row["level"]], draw)[0, 0]
-    before, after = (audit.predict_clean(classifier, case.slice, image, plan["batch"]) for image in (case.clean, noisy))
+    before, after = (
+        audit.predict_clean(classifier, case.slice, image, plan["batch"]) for image in (case.clean, noisy)
+    )
     record = {
         **{name: row[name] for name in ("slice", "label", "clean", "noisy", "level", "unit", "realization")},
+        "answer": classifier.classes[int(after.argmax())],
         "probabilities_clean": {c: float(p) for c, p in zip(classifier.classes, before, strict=True)},
         "probabilities_noisy": {c: float(p) for c, p in zip(classifier.classes, after, strict=True)},
     }
@@ -467,13 +467,14 @@ def provenance(plan: Mapping[str, Any], run: str, command: Sequence[str], second
     """Return run.json: the plan, and what reproduces it. `seconds` is None while the run is unfinished."""
     return {
         "version": rundir.VERSION,
-        "run": run,
-        "plan": dict(plan),
+        "run": directory.id,
+        "plan": dict(directory.plan),
         "command": list(command),
         "finished": seconds is not None,
         "wall_seconds": seconds,
         "hardware": {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count()},
-        "unsafe_load": bool(plan.get("model", {}).get("spec", {}).get("unsafe_load", False)),
+        "unsafe_load": bool(directory.plan["model"]["spec"].get("unsafe_load", False)),
+        "files": {name: hash_file(directory.path / name) for name in sorted(names) if name != "run.json"},
     }
 
 

@@ -136,9 +136,9 @@ def start(path: Path, plan: Mapping[str, Any], *, resume: bool) -> RunDir:
     if recorded.exists():
         if not resume:
             raise UsageError(f"{path} already holds a run; add --resume to finish it, or name another --out")
-        differences = list(_differences(read_run(path)["plan"], json.loads(json.dumps(plan, default=str))))
-        if differences:
-            raise UsageError(f"{path} was made for another run: {'; '.join(differences)}. Name another --out")
+        told = differences(read_run(path)["plan"], json.loads(json.dumps(plan, default=str)))
+        if told:
+            raise UsageError(f"{path} was made for another run: {'; '.join(told)}. Name another --out")
     elif path.exists() and any(p.name != ".lock" for p in path.iterdir()):
         raise UsageError(f"{path} is not empty and holds no run; name another --out")
     (path / "shards").mkdir(parents=True, exist_ok=True)
@@ -174,6 +174,11 @@ def locked(path: Path) -> Iterator[None]:
         except OSError:
             raise UsageError(f"another run is writing to {path}; wait for it, or name another --out") from None
         yield
+
+
+def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """Return what differs between two plans, a phrase each."""
+    return list(_differences(there, asked))
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

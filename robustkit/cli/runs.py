@@ -98,3 +98,24 @@ def plan(
     from robustkit.planning import plan_claim
 
     show.print_plan(plan_claim(max_sar, opt.confidence(confidence), power), json_)
+
+
+def verify(
+    run_dir: Annotated[Path, typer.Argument(help="A finished run directory.")],
+    model: Annotated[str | None, typer.Argument(help="The audited model, to rebuild and re-score rows.")] = None,
+    images: opt.ImagesOption = None,
+    repeats: opt.RepeatsOption = None,
+    profile: Annotated[list[str] | None, typer.Option("--profile", help="The profiles of the audit.")] = None,
+    clean: opt.CleanOption = None,
+    sample: Annotated[int, typer.Option("--sample", help="Rows to rebuild, flips first.")] = 20,
+    seed: opt.SeedOption = 0,
+    json_: opt.JsonOption = False,
+) -> None:
+    """Check a run's hashes and, given its inputs, rebuild a sample of its images from their rows alone."""
+    from robustkit.verify import verify_run
+
+    found = verify_run(
+        run_dir, model, images=images, repeats=repeats, profile=profile or [], clean=clean, sample=sample, seed=seed
+    )
+    show.print_verdict(found, json_)
+    raise typer.Exit(0 if found["verdict"] == "verified" else 1)
