@@ -1,0 +1,113 @@
+"""The report of one run: `report.html` from the files of its directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from robustkit.report import curves, gallery, matrix, noise, page, words
+from robustkit.report.source import Source, load, records
+
+_LONG = 60
+"""Rows of a plug-in metric that are shown."""
+
+
+class Metric(NamedTuple):
+    """A table of records of any shape."""
+
+    name: str
+    heads: list[str]
+    rows: list[list[str]]
+    left_out: int
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html` into a run directory and return its path.
+
+    Parameters
+    ----------
+    run_dir : a directory with `summary.json`, and as far as they exist `run.json`, `results.parquet`, `noise.json`,
+        `noise.npz`, `gallery.json` and `gallery.npz`; a section whose file is missing says so.
+
+    Raises
+    ------
+    DataError : when there is no readable `summary.json`.
+    """
+    run_dir = Path(run_dir)
+    source = load(run_dir)
+    return page.write(run_dir / "report.html", page.render("report.html", **parts(source)))
+
+
+def parts(source: Source) -> dict[str, Any]:
+    """Return everything the template shows."""
+    shown, every = matrix.matrices(source)
+    run = source.run
+    return {
+        "title": f"Noise robustness of {source.summary.get('model', 'a model')}",
+        "kicker": "Noise robustness audit",
+        "stamp": stamp(source),
+        "verdict": words.verdict(source),
+        "gate": gate_line(source),
+        "facts": words.facts(source),
+        "warnings": words.warnings(source),
+        "lowest": curves.lowest(source.summary),
+        "unit": source.unit,
+        "panels": curves.panels(source),
+        "has_stars": bool(curves.stars(source)),
+        "blocks": curves.table(source),
+        "measured": curves.measured_table(source),
+        "heats": shown,
+        "every_heat": every,
+        "undefined": sorted({name for h in every or shown for name in h.undefined}),
+        "flips": gallery.flips(source),
+        "flip_count": len(source.flips),
+        "noise_cards": noise.cards(source),
+        "noise_count": len(source.noise),
+        "colour_bar": noise.png.colour_bar(),
+        "slices": metric("by_slice", source.summary.get("by_slice")),
+        "metrics": [m for m in map(lambda item: metric(*item), _metrics(source).items()) if m],
+        "null_audit": list(words.flatten(source.summary.get("null_audit") or {})),
+        "provenance": list(words.flatten(run)),
+        "limits": words.limits(source),
+        "missing": source.missing,
+    }
+
+
+def stamp(source: Source) -> list[tuple[str, str]]:
+    """Return what identifies this run on every page: its directory, when it was made, by which version."""
+    run = source.run
+    made = next((run[k] for k in ("finished", "created", "started", "date") if run.get(k)), None)
+    versions = run.get("versions") or (run.get("plan") or {}).get("versions") or {}
+    version = versions.get("robustkit") if isinstance(versions, dict) else None
+    stated = [("run", source.name), ("made", made), ("robustkit", version)]
+    return [(name, str(value)) for name, value in stated if value]
+
+
+def gate_line(source: Source) -> str:
+    """Say what the verdict was measured against, or that nothing was asked."""
+    gate = source.summary.get("gate") or {}
+    limit = curves.limit_of(source.summary)
+    if limit is None:
+        return "No limit was set for this run; `--max-sar` sets one."
+    at = curves.gate_levels(source.summary)
+    where = f"at {words.join(words.at_level(v, source.unit) for v in at)}" if at else "at every level"
+    whom = f"class {gate['class']}" if gate.get("class") else "every class"
+    return (
+        f"Limit: at most {words.percent(limit)} of answers changed, for {whom}, {where}. It passes only when the upper "
+        "confidence bound, not the observed share, is within the limit; ties count as changes."
+    )
+
+
+def _metrics(source: Source) -> dict[str, Any]:
+    stated = source.summary.get("metrics")
+    return stated if isinstance(stated, dict) else {}
+
+
+def metric(name: str, value: Any) -> Metric | None:
+    """Return records of any shape as a table; None when there is nothing to show."""
+    rows = records(value)
+    if not rows:
+        return None
+    heads = list(dict.fromkeys(str(key) for row in rows for key in row))
+    shown = [[words.plain(row.get(head)) for head in heads] for row in rows[:_LONG]]
+    return Metric(name, [head.replace("_", " ") for head in heads], shown, len(rows) - len(shown))

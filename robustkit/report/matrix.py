@@ -1,0 +1,94 @@
+"""The class-mismatch rate (CMR) as a table whose cells are coloured: counts can be read, heard, printed and copied."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from robustkit.report import words
+from robustkit.report.curves import gate_levels
+from robustkit.report.source import Record, Source, records
+
+STEPS = 8
+"""Shades of a heat map."""
+
+
+class HeatCell(NamedTuple):
+    """One entry: count and rate as text, what a screen reader adds, its colour class, and the ties counted in it."""
+
+    count: str
+    rate: str
+    shade: str
+    tied: int
+
+
+class Heat(NamedTuple):
+    """One matrix: `columns` are answers without noise, `rows` of (answer with noise, cells)."""
+
+    level: str
+    title: str
+    columns: list[tuple[str, int]]
+    rows: list[tuple[str, list[HeatCell]]]
+    undefined: list[str]
+    tied: int
+    dense: bool
+
+
+def shade(rate: float, *, diagonal: bool) -> str:
+    """Return the colour class of a rate: "d" shades keep the answer, "o" shades change it; 0 is "o0".
+
+    The scale is a square root, so that a rate of 1 % can be told from none.
+    """
+    step = 0 if rate <= 0 else max(1, min(STEPS, math.ceil(STEPS * math.sqrt(rate) - 1e-9)))
+    return f"{'d' if diagonal else 'o'}{step}"
+
+
+def heat(record: Record, summary: Record) -> Heat:
+    """Return the matrix of one level; columns never predicted without noise are undefined, not zero."""
+    classes = [str(c) for c in summary.get("classes") or []]
+    counts = record.get("counts") or []
+    totals = [sum(int(row[j]) for row in counts) for j in range(len(classes))]
+    level = float(record["level"])
+    ties = {
+        str(r.get("class")): int(r.get("tied") or 0) for r in summary.get("sar") or [] if float(r["level"]) == level
+    }
+    rows = [
+        (name, [_cell(int(counts[i][j]), totals[j], i == j, ties.get(classes[j], 0)) for j in range(len(classes))])
+        for i, name in enumerate(classes)
+    ]
+    unit = str(summary.get("unit") or "level")
+    return Heat(
+        level=words.number(level),
+        title=words.at_level(level, unit),
+        columns=list(zip(classes, totals, strict=True)),
+        rows=rows,
+        undefined=[name for name, total in zip(classes, totals, strict=True) if total == 0],
+        tied=sum(ties.values()),
+        dense=len(classes) > 6,
+    )
+
+
+def _cell(count: int, total: int, diagonal: bool, tied: int) -> HeatCell:
+    if total == 0:
+        return HeatCell("–", "undefined", "undefined", 0)
+    rate = count / total
+    return HeatCell(f"{count}", words.percent(rate), shade(rate, diagonal=diagonal), tied if diagonal else 0)
+
+
+def matrices(source: Source) -> tuple[list[Heat], list[Heat]]:
+    """Return (those shown at once: the gate's level and the lowest, all of them when there are few; all of them)."""
+    found = sorted(
+        (r for r in records(source.summary.get("cmr")) if _fits(r, source.summary)), key=lambda r: float(r["level"])
+    )
+    every = [heat(r, source.summary) for r in found]
+    if len(every) <= 2:
+        return every, []
+    chosen = {float(found[0]["level"]), *gate_levels(source.summary)[:1]}
+    if len(chosen) == 1:
+        chosen.add(float(found[len(found) // 2]["level"]))
+    return [h for r, h in zip(found, every, strict=True) if float(r["level"]) in chosen], every
+
+
+def _fits(record: Record, summary: Record) -> bool:
+    counts, size = record.get("counts"), len(summary.get("classes") or [])
+    return isinstance(counts, list) and len(counts) == size and all(len(row) == size for row in counts)
