@@ -1,0 +1,148 @@
+"""Which single scans are repeats of one another."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustkit.errors import DataError
+from robustkit.scans.npz import joint_mask
+from robustkit.scans.records import LOG, Found
+from robustkit.types import RepeatScans, slice_id
+
+SAME_POSITION_MM = 0.1
+SAME_MAS = 0.03  # tube current modulation moves a repeat's mAs by a percent or two
+CURE = "repeats are 2 or more scans of one object, same position, matrix, pixel size, kernel and mAs"
+
+
+def group_repeats(found: Sequence[Found], *, alone_is_error: bool = True) -> list[RepeatScans]:
+    """Group single scans into repeats, by position, geometry, kernel and mAs, whatever their files and folders.
+
+    A scan without a second one is left out and told; DataError when nothing else is there.
+
+    Raises
+    ------
+    DataError : when scans of one position, kernel and mAs differ in matrix or pixel size, or none has a second.
+    """
+    groups = [
+        objects
+        for same in _by_settings(found)
+        for placed in _split(same, lambda f: f.along, SAME_POSITION_MM, relative=False)
+        for dosed in _split(placed, lambda f: f.slice.mas or 0.0, SAME_MAS, relative=True)
+        for objects in _by_object(_of_one_shape(dosed))
+    ]
+    whole = [g for g in groups if len(g) >= 2]
+    alone = sum(len(g) == 1 for g in groups)
+    if not whole and alone_is_error:
+        raise DataError(f"one repeat only: {alone} scans, and no two of the same slice; {CURE}")
+    if alone:
+        LOG.warning("%d scans left out: no second scan of the same slice; %s", alone, CURE)
+    return [_stack(g) for g in sorted(whole, key=lambda g: (g[0].along, min(f.file for f in g)))]
+
+
+def join_repeats(stacks: Sequence[RepeatScans]) -> list[RepeatScans]:
+    """Join stacks of the same id and mAs into one; DataError when their shapes or pixel sizes differ."""
+    joined: dict[tuple[str, float | None], list[RepeatScans]] = {}
+    for stack in stacks:
+        joined.setdefault((stack.id, stack.mas), []).append(stack)
+    return [_join(same) for same in joined.values()]
+
+
+def _join(same: Sequence[RepeatScans]) -> RepeatScans:
+    first = same[0]
+    _refuse_shapes([(s.pixels.shape[1:], s.pixel_mm) for s in same])
+    pixels = first.pixels if len(same) == 1 else np.concatenate([s.pixels for s in same])
+    _refuse_copies(pixels)
+    return first if len(same) == 1 else replace(first, pixels=pixels, mask=joint_mask([s.mask for s in same]))
+
+
+def _refuse_copies(pixels: NDArray[np.float32]) -> None:
+    names = [slice_id(p, (1.0, 1.0)) for p in pixels]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        copies = [k + 1 for k, name in enumerate(names) if name == repeated[0]]
+        raise DataError(f"scans {', '.join(map(str, copies))} are copies of one another; give each repeat once")
+
+
+def _by_settings(found: Sequence[Found]) -> list[list[Found]]:
+    groups: dict[tuple[object, ...], list[Found]] = {}
+    for f in found:
+        p = f.slice.protocol
+        settings = (p.get("kvp"), p.get("thickness_mm"), p.get("manufacturer"), p.get("filter"))
+        groups.setdefault((f.subject, f.place, f.slice.kernel, *settings), []).append(f)
+    return list(groups.values())
+
+
+def _split(
+    found: Sequence[Found], key: Callable[[Found], float], tolerance: float, *, relative: bool
+) -> list[list[Found]]:
+    """Part the scans where `key` moves by more than `tolerance` from the first of its part."""
+    groups: list[list[Found]] = []
+    for f in sorted(found, key=lambda f: (key(f), f.file, f.frame)):
+        start = key(groups[-1][0]) if groups else 0.0
+        if groups and key(f) - start <= tolerance * (start if relative else 1.0):
+            groups[-1].append(f)
+        else:
+            groups.append([f])
+    return groups
+
+
+def _of_one_shape(found: Sequence[Found]) -> Sequence[Found]:
+    _refuse_shapes([(f.slice.pixels.shape, f.slice.pixel_mm) for f in found])
+    return found
+
+
+def _refuse_shapes(shapes: Sequence[tuple[tuple[int, ...], tuple[float, float]]]) -> None:
+    counts = Counter((shape, tuple(round(v, 4) for v in mm)) for shape, mm in shapes)
+    if len(counts) > 1:
+        told = ", ".join(f"{n} x {s[0]} x {s[1]} px of {m[0]:g} x {m[1]:g} mm" for (s, m), n in counts.items())
+        raise DataError(f"repeats of different shapes ({told}); reconstruct all on one matrix and field of view")
+
+
+def _by_object(found: Sequence[Found]) -> list[list[Found]]:
+    """Tell apart scans that agree in every setting but show different objects."""
+    groups: list[tuple[NDArray[np.float64], list[Found]]] = []
+    for f in found:
+        coarse = _coarse(f.slice.pixels)
+        for reference, members in groups:
+            if np.mean(np.abs(coarse - reference) > 150.0) <= 0.05:
+                members.append(f)
+                break
+        else:
+            groups.append((coarse, [f]))
+    return [members for _, members in groups]
+
+
+def _coarse(pixels: NDArray[np.float32], block: int = 16) -> NDArray[np.float64]:
+    """Means over blocks of 16 x 16 pixels (of the whole image where it is smaller), in which noise is small."""
+    height, width = pixels.shape
+    rows, columns = max(height // block, 1), max(width // block, 1)
+    cut = pixels[: rows * (height // rows), : columns * (width // columns)].astype(np.float64)
+    means: NDArray[np.float64] = cut.reshape(rows, height // rows, columns, width // columns).mean(axis=(1, 3))
+    return means
+
+
+def _stack(found: Sequence[Found]) -> RepeatScans:
+    ordered = sorted(found, key=lambda f: (f.file, f.frame))
+    first = ordered[0].slice
+    pixels = np.stack([f.slice.pixels for f in ordered])
+    levels = [f.slice.mas for f in ordered if f.slice.mas is not None]
+    storages = [f.slice.storage for f in ordered]
+    return RepeatScans(
+        id=ordered[0].subject or slice_id(pixels.mean(axis=0, dtype=np.float64), first.pixel_mm),
+        pixels=pixels,
+        pixel_mm=first.pixel_mm,
+        mas=float(np.mean(levels)) if levels else None,
+        kernel=first.kernel,
+        label=first.label,
+        group=first.group,
+        mask=joint_mask([f.slice.mask for f in ordered]),
+        storage=storages[0] if len(set(storages)) == 1 else None,
+        protocol=first.protocol,
+        source=ordered[0].source or "measured",
+        synthetic=all(f.slice.synthetic for f in ordered),
+    )
