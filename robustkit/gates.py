@@ -1,0 +1,184 @@
+"""The gate: a limit on SAR, and the verdict that the bound, never the point, gives on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from robustkit import stats
+from robustkit.errors import UsageError
+from robustkit.stats.planning import first_true
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
+
+
+def parse_rate(value: str | float) -> float:
+    """Read a rate strictly between 0 and 1 as `2%`, `2 %`, `0.02` or 0.02; UsageError says what is wrong."""
+    text = str(value).strip()
+    percent = text.endswith("%")
+    try:
+        rate = float(text.removesuffix("%")) / (100 if percent else 1)
+    except ValueError:
+        raise UsageError(f"a rate is written 2% or 0.02, got {text!r}") from None
+    if not 0 < rate < 1:  # also refuses NaN
+        hint = f"; did you mean {text}%?" if not percent and 1 <= rate < 100 else ""
+        raise UsageError(f"a rate must lie between 0% and 100%, both excluded, got {text}{hint}")
+    return rate
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A limit on SAR.
+
+    Attributes
+    ----------
+    max_sar : the limit as a rate (`parse_rate` reads texts). at : the level it holds at, None for every
+    level.
+    only_class : the class it holds for, None for every class.
+    sequential : the number of realizations was decided by looking at the result (`--until-decided`): each
+    slice and
+        level is then judged by the confidence sequence, which allows for the looking.
+    """
+
+    max_sar: float
+    at: float | None = None
+    only_class: str | None = None
+    sequential: bool = False
+
+    def __post_init__(self) -> None:
+        parse_rate(self.max_sar)
+
+
+def judge(gate: Gate, items: pd.DataFrame, confidence: float) -> dict[str, Any]:
+    """Judge every class and level the gate speaks of.
+
+    Parameters
+    ----------
+    gate : the limit. confidence : of every one-sided bound.
+    items : one row an item: class, level, k, n, tied, and slices (how many share the counts), as `gate_items`
+    makes.
+
+    Returns
+    -------
+    dict : max_sar, at, class, confidence, method, verdict, evidence (one record an item), not_tested (classes
+    that no
+        image was called without noise), and more_needed and n_needed (realizations a slice) when
+        inconclusive.
+
+    Notes
+    -----
+    Pass: every item's upper bound, ties counted as flips, is at most the limit (an intersection-union test,
+    which needs no correction). Fail: for some item the rate is above the limit at the Holm-adjusted level,
+    ties not counted.
+    """
+    chosen = _chosen(gate, items)
+    alpha = 1 - confidence
+    tested = chosen[chosen["n"] > 0]
+    rows = [{str(name): value for name, value in row.items()} for row in tested.to_dict("records")]
+    p_fail = stats.holm([_p_above(row, gate) for row in rows])
+    evidence = [_evidence(row, gate, alpha, float(p)) for row, p in zip(rows, p_fail, strict=True)]
+    not_tested = sorted(set(chosen["class"]) - set(tested["class"]))
+    verdict = _overall([item["verdict"] for item in evidence], missing=bool(gate.only_class and not_tested))
+    found = {
+        "max_sar": gate.max_sar,
+        "at": gate.at,
+        "class": gate.only_class,
+        "confidence": confidence,
+        "method": "beta-mixture confidence sequence" if gate.sequential else "one-sided Clopper-Pearson bound",
+        "verdict": verdict,
+        "evidence": evidence,
+        "not_tested": not_tested,
+    }
+    return found | (_missing(evidence) if verdict == "inconclusive" else {})
+
+
+def passes(k: int, n: int, limit: float, alpha: float, *, sequential: bool = False) -> bool:
+    """Say whether k flips of n (ties among them) keep the rate at or under the limit, one-sided at `alpha`."""
+    return upper_bound(k, n, alpha, sequential=sequential) <= limit
+
+
+def upper_bound(k: int, n: int, alpha: float, *, sequential: bool = False) -> float:
+    """One-sided upper bound of a rate: Clopper-Pearson, or the confidence sequence of a run that was watched."""
+    if sequential:
+        return float(stats.confidence_sequence(k, n, alpha).high)
+    return float(stats.clopper_pearson(k, n, 1 - alpha, "upper").high)
+
+
+def lower_bound(k: int, n: int, alpha: float, *, sequential: bool = False) -> float:
+    """One-sided lower bound of a rate, made like `upper_bound`."""
+    if sequential:
+        return float(stats.confidence_sequence(k, n, alpha).low)
+    return float(stats.clopper_pearson(k, n, 1 - alpha, "lower").low)
+
+
+def _chosen(gate: Gate, items: pd.DataFrame) -> pd.DataFrame:
+    if gate.only_class is not None:
+        known = list(dict.fromkeys(items["class"]))
+        if gate.only_class not in known:
+            raise UsageError(f"unknown class {gate.only_class!r}; the model's classes: {', '.join(known)}")
+        items = items[items["class"] == gate.only_class]
+    if gate.at is not None:
+        known = [f"{level:g}" for level in sorted(set(items["level"]))]
+        if gate.at not in set(items["level"]):
+            raise UsageError(f"level {gate.at:g} was not audited; the levels: {', '.join(known)}")
+        items = items[items["level"] == gate.at]
+    return items
+
+
+def _p_above(row: dict[str, Any], gate: Gate) -> float:
+    """P-value of "the rate is at most the limit": exact binomial tail, or one over the evidence of a watched run."""
+    from scipy.special import betainc
+
+    k, n, limit = row["k"], row["n"], gate.max_sar
+    if k <= limit * n:
+        return 1.0
+    if gate.sequential:
+        return min(1.0, math.exp(-stats.log_evidence(k, n, limit)))
+    return float(betainc(k, n - k + 1, limit))
+
+
+def _evidence(row: dict[str, Any], gate: Gate, alpha: float, p_fail: float) -> dict[str, Any]:
+    k, n, tied = int(row["k"]), int(row["n"]), int(row["tied"])
+    upper = upper_bound(k + tied, n, alpha, sequential=gate.sequential)
+    passed, failed = upper <= gate.max_sar, p_fail <= alpha
+    item: dict[str, Any] = {name: row[name] for name in ("class", "slice", "level") if name in row}
+    item |= {"k": k, "n": n, "tied": tied, "rate": k / n, "upper": upper}
+    item |= {"lower": lower_bound(k, n, alpha, sequential=gate.sequential), "p_above_holm": p_fail}
+    item |= {"slices": int(row["slices"])}
+    item["verdict"] = "pass" if passed else "fail" if failed else "inconclusive"
+    if item["verdict"] == "inconclusive":
+        item["more_needed"] = _more(k + tied, n, gate, 1 - alpha)
+    return item
+
+
+def _more(k: int, n: int, gate: Gate, confidence: float) -> int | None:
+    if not gate.sequential:
+        return stats.more_needed(k, n, gate.max_sar, confidence)
+    if k == gate.max_sar * n:
+        return None
+    rate, alpha = k / n, 1 - confidence
+    total = first_true(lambda m: stats.decide(round(rate * m), m, gate.max_sar, alpha) is not None, n + 1)
+    return total - n
+
+
+def _overall(verdicts: Sequence[str], *, missing: bool) -> str:
+    if "fail" in verdicts:
+        return "fail"
+    if missing or not verdicts or "inconclusive" in verdicts:
+        return "inconclusive"
+    return "pass"
+
+
+def _missing(evidence: Sequence[dict[str, Any]]) -> dict[str, int | None]:
+    """Realizations a slice that the hardest undecided item still needs, and the `-n` to ask for; None: unknown."""
+    open_items = [item for item in evidence if item["verdict"] == "inconclusive"]
+    more = [item["more_needed"] and math.ceil(item["more_needed"] / item["slices"]) for item in open_items]
+    if not more or None in more:
+        return {"more_needed": None, "n_needed": None}
+    totals = [extra + math.ceil(item["n"] / item["slices"]) for extra, item in zip(more, open_items, strict=True)]
+    return {"more_needed": max(more), "n_needed": max(totals)}

@@ -1,0 +1,112 @@
+"""junit.xml: one test case a class and level, so that a CI system shows the verdict beside the other tests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from robustkit.files import atomic_path
+
+SUITE = "robustkit"
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_ELEMENTS = {"fail": "failure", "inconclusive": "error", "untested": "skipped"}
+
+
+def write(summary: Mapping[str, Any], path: Path) -> None:
+    """Write the verdict of a summary as JUnit XML, whole or not at all.
+
+    Each class and level is a test case. Under a gate, one above the limit is a failure and one undecided an
+    error, each with k/n, the bound, and the command that reproduces it; a class that no image was called is
+    skipped. Items outside the gate, and all of them without a gate, pass. The form is the one that Jenkins,
+    GitLab and GitHub actions read.
+    """
+    tree = ET.ElementTree(_suites(summary))
+    ET.indent(tree)
+    with atomic_path(path) as temporary:
+        tree.write(temporary, encoding="utf-8", xml_declaration=True)
+
+
+def _suites(summary: Mapping[str, Any]) -> ET.Element:
+    root = ET.Element("testsuites", name=SUITE)
+    suite = ET.SubElement(root, "testsuite", name=_text(f"{SUITE}: {summary['model']}, noise {summary['noise']}"))
+    _properties(suite, summary)
+    cases = [_case(suite, item, summary) for item in _items(summary)]
+    counts = {"tests": len(cases), "failures": cases.count("fail"), "errors": cases.count("inconclusive")}
+    for element in (root, suite):
+        element.attrib |= {name: str(number) for name, number in counts.items()}
+        element.set("time", "0")
+    suite.set("skipped", str(cases.count("untested")))
+    return root
+
+
+def _properties(suite: ET.Element, summary: Mapping[str, Any]) -> None:
+    holder = ET.SubElement(suite, "properties")
+    for name in ("model", "noise", "unit", "n", "seed", "confidence", "verdict_sentence"):
+        ET.SubElement(holder, "property", name=name, value=_text(summary.get(name, "")))
+
+
+def _items(summary: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    """Yield every judged item, then every class and level that the gate does not speak of."""
+    gate = summary.get("gate") or {}
+    judged = gate.get("evidence", [])
+    yield from judged
+    seen = {(item["class"], item["level"]) for item in judged}
+    for row in summary["sar"]:
+        if (row["class"], row["level"]) not in seen:
+            yield {**row, "verdict": "reported" if row["n"] else "untested"}
+
+
+def _case(suite: ET.Element, item: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    """Append one test case; returns its verdict."""
+    unit = summary["unit"]
+    where = f", slice {item['slice']}" if item.get("slice") else ""
+    case = ET.SubElement(
+        suite,
+        "testcase",
+        classname=_text(f"{SUITE}.{summary['model']}.{summary['noise']}"),
+        name=_text(f"SAR of class {item['class']} at {item['level']:g} {unit}{where}"),
+        time="0",
+    )
+    verdict = str(item["verdict"])
+    if verdict in _ELEMENTS:
+        told = ET.SubElement(case, _ELEMENTS[verdict], message=_text(_message(item, summary)))
+        if verdict != "untested":
+            told.set("type", f"{SUITE}.{verdict}")
+            told.text = _text(f"{_message(item, summary)}\nReproduce: {_command(item, summary)}")
+    else:
+        ET.SubElement(case, "system-out").text = _text(_counts(item))
+    return verdict
+
+
+def _message(item: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    if item["verdict"] == "untested":
+        return f"no image was called {item['class']} without noise"
+    limit = f"limit {summary['gate']['max_sar']:.4g}"
+    if item["verdict"] == "fail":
+        return f"{_counts(item)}: lower bound {item['lower']:.4g} above the {limit}"
+    more = item.get("more_needed")
+    cure = f"; about {more} more realizations would decide it" if more else ""
+    return f"{_counts(item)}: undecided, upper bound {item['upper']:.4g} above the {limit}{cure}"
+
+
+def _counts(item: Mapping[str, Any]) -> str:
+    tied = f", {item['tied']} tied" if item.get("tied") else ""
+    return f"SAR {item['k']}/{item['n']} = {item['rate']:.4g}{tied}"
+
+
+def _command(item: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    given = summary.get("command")
+    if given:
+        return given if isinstance(given, str) else " ".join(map(str, given))
+    return (
+        f"robustkit audit {summary['model']} --noise {summary['noise']} --levels {item['level']:g} -n {summary['n']} "
+        f"--seed {summary['seed']} --max-sar {summary['gate']['max_sar']:g}, with the images and repeats of this run"
+    )
+
+
+def _text(value: Any) -> str:
+    """Return text that XML 1.0 can hold: control characters and lone surrogates become a question mark."""
+    return _NOT_XML.sub("?", str(value))

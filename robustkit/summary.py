@@ -1,0 +1,259 @@
+"""summary.json: what an audit found, as machines and reports read it, and the verdict in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from robustkit import stats
+from robustkit.gates import EXIT_CODES, Gate, judge, parse_rate, passes
+from robustkit.metrics import cmr, sar
+from robustkit.plain import plain
+from robustkit.verdict import at_level, verdict_sentence, warnings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robustkit.types import Metric
+
+__all__ = ["DEFAULT_LIMIT", "SCHEMA", "Gate", "build", "exit_code", "parse_rate"]
+
+SCHEMA = 1
+DEFAULT_LIMIT = 0.05
+"""Limit of the lowest passing level where no gate sets one."""
+THRESHOLDS = (0.01, 0.05, 0.10, 0.50)
+"""Rates for which the level that reaches them is looked up on the dose curve."""
+OWN_METRICS = ("sar", "cmr")
+
+
+def build(
+    results: pd.DataFrame,
+    *,
+    model: str,
+    noise: str,
+    unit: str,
+    classes: Sequence[str],
+    levels: Sequence[float],
+    n: int,
+    seed: int,
+    confidence: float = 0.95,
+    gate: Gate | None = None,
+    null_audit: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Metric] | None = None,
+    interval: str = "clopper-pearson",
+    simultaneous: bool = False,
+    refits: pd.DataFrame | None = None,
+    withhold_lowest: str = "",
+) -> dict[str, Any]:
+    """Build the content of summary.json from the results table of one audited case.
+
+    Parameters
+    ----------
+    results : the results table; rows of measured scans in a simulated run become `measured`.
+    model, noise, unit, classes, levels, n, seed : what was asked. n is realizations a slice and level.
+    confidence, interval : of the two-sided intervals ("clopper-pearson", or "wilson" for reading). Bounds of
+    the gate
+        and of the lowest passing level are one-sided and exact whatever `interval` is.
+    gate : the limit to judge, None for no verdict. null_audit : the numerical floor, passed through.
+    metrics : further metrics by name. One that raises is recorded as {"error": ...} with a warning.
+    simultaneous : add Bonferroni intervals over all classes and levels (low_simultaneous, high_simultaneous).
+    refits : counts of every leave-one-scan-out refit, columns class, level, k, n: adds total_low and
+    total_high.
+    withhold_lowest : the reason why no lowest passing level may be stated (a simulation tied to no measured
+    noise).
+
+    Returns
+    -------
+    dict : strict JSON (None for what is undefined); DESIGN of the keys in the documentation of summary.json.
+
+    Raises
+    ------
+    UsageError : the gate asks for a class or level that was not audited.
+    """
+    audited, measured = _split(results, noise)
+    table = sar(audited, confidence=confidence, interval=interval, classes=classes)
+    order = list(dict.fromkeys([*classes, *table["class"]]))
+    by_slice = sar(audited, confidence=confidence, interval=interval, classes=order, by=("slice", "group"))
+    limit = gate.max_sar if gate else DEFAULT_LIMIT
+    sequential = bool(gate and gate.sequential)
+    items = _items(table, by_slice, sequential=sequential)
+    extra, problems = _other_metrics(audited, metrics or {})
+    found: dict[str, Any] = {
+        "schema": SCHEMA,
+        "model": model,
+        "noise": noise,
+        "unit": unit,
+        "classes": order,
+        "levels": list(levels),
+        "n": n,
+        "seed": seed,
+        "confidence": confidence,
+        "interval": interval,
+        "sar": _sar_records(table, confidence, simultaneous, refits),
+        "cmr": _matrices(cmr(audited, classes=order), order),
+        "metrics": extra,
+        "lowest_passing_level": _lowest_levels(items, limit, confidence, unit, sequential, withhold_lowest),
+        "thresholds": _thresholds(table, limit, confidence, unit),
+        "gate": judge(gate, items, confidence) if gate else None,
+        "null_audit": dict(null_audit or {}),
+        "ties": int(table["tied"].sum()),
+    }
+    found |= _shared_classes(by_slice, confidence)
+    if len(measured):
+        found["measured"] = _records(sar(measured, confidence=confidence, interval=interval, classes=order))
+    found["warnings"] = problems + warnings(found)
+    found["verdict_sentence"] = verdict_sentence(found)
+    contract: dict[str, Any] = plain(found)
+    return contract
+
+
+def exit_code(summary: Mapping[str, Any]) -> int:
+    """Exit code of a run: 0 pass or no gate asked, 1 gate failed, 3 inconclusive at this n."""
+    gate = summary.get("gate")
+    return EXIT_CODES[gate["verdict"]] if gate else 0
+
+
+def _split(results: pd.DataFrame, noise: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    is_measured = (results["noise"] == "measured") & (noise != "measured")
+    return results[~is_measured], results[is_measured]
+
+
+def _items(table: pd.DataFrame, by_slice: pd.DataFrame, *, sequential: bool) -> pd.DataFrame:
+    """Return what a gate judges: class and level; slice by slice where the sample size followed the results."""
+    slices = by_slice.groupby("class", observed=True)["slice"].nunique()
+    if not sequential:
+        return table.assign(slices=table["class"].map(slices).fillna(1).astype("int64"))
+    import pandas as pd
+
+    untested = table[table["n"] == 0]
+    return pd.concat([by_slice, untested], ignore_index=True).assign(slices=1)
+
+
+def _sar_records(
+    table: pd.DataFrame, confidence: float, simultaneous: bool, refits: pd.DataFrame | None
+) -> list[dict[str, Any]]:
+    shown = table[["class", "level", "k", "n", "rate", "low", "high", "tied"]]
+    if simultaneous:
+        low, high = stats.simultaneous(shown["k"], shown["n"], confidence)
+        shown = shown.assign(low_simultaneous=low, high_simultaneous=high)
+    found = _records(shown)
+    if refits is not None:
+        for row in found:
+            mine = refits[(refits["class"] == row["class"]) & (refits["level"] == row["level"])]
+            if len(mine) >= 2:
+                ends = stats.total_interval(row["k"], row["n"], mine[["k", "n"]].to_numpy(), confidence)
+                row["total_low"], row["total_high"] = ends
+    return found
+
+
+def _matrices(cells: pd.DataFrame, order: list[str]) -> list[dict[str, Any]]:
+    """One matrix a level: [predicted with noise][predicted without noise]; undefined columns have null rates."""
+    found = []
+    for level, part in cells.groupby("level", sort=True):
+        matrix: dict[str, Any] = {"level": level}
+        for key, column in (("counts", "count"), ("rates", "rate"), ("low", "low"), ("high", "high")):
+            square = part.pivot(index="noisy", columns="clean", values=column).reindex(index=order, columns=order)
+            matrix[key] = square.to_numpy().tolist()
+        found.append(matrix)
+    return found
+
+
+def _lowest_levels(
+    items: pd.DataFrame, limit: float, confidence: float, unit: str, sequential: bool, withheld: str
+) -> dict[str, dict[str, Any]]:
+    """Per class: the noisiest level down to which every level passes, from the quietest on (a fixed sequence)."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, part in items.groupby("class", sort=False, observed=True):
+        told: dict[str, Any] = {"level": None, "limit": limit, "confidence": confidence}
+        tested = part[part["n"] > 0]
+        if withheld or tested.empty:
+            told["reason"] = withheld or f"no image was called {name} without noise"
+        else:
+            told |= _sequence(tested, limit, 1 - confidence, unit, sequential)
+        found[str(name)] = told
+    return found
+
+
+def _sequence(tested: pd.DataFrame, limit: float, alpha: float, unit: str, sequential: bool) -> dict[str, Any]:
+    levels = sorted(set(tested["level"]), reverse=not stats.noise_rises(unit))
+
+    def level_passes(level: float) -> bool:
+        rows = tested[tested["level"] == level]
+        return all(
+            passes(k + tied, n, limit, alpha, sequential=sequential)
+            for k, tied, n in zip(rows["k"], rows["tied"], rows["n"], strict=True)
+        )
+
+    last = stats.fixed_sequence([level_passes(level) for level in levels])
+    following = 0 if last is None else last + 1
+    stopped = levels[following] if following < len(levels) else None
+    if stopped is None:
+        reason = "every tested level passes"
+    elif last is None:
+        reason = f"does not pass at the quietest level tested, {at_level(stopped, unit)}"
+    else:
+        reason = f"does not pass at {at_level(stopped, unit)}"
+    return {"level": None if last is None else levels[last], "stopped_at": stopped, "reason": reason}
+
+
+def _thresholds(table: pd.DataFrame, limit: float, confidence: float, unit: str) -> list[dict[str, Any]]:
+    """Per class and rate: the level at which the dose curve reaches it, and between which levels it surely lies."""
+    found = []
+    for name, part in table[table["n"] > 0].groupby("class", sort=False, observed=True):
+        for rate in sorted({*THRESHOLDS, limit}):
+            at = stats.threshold(part["level"], part["k"], part["n"], rate, confidence, unit=unit)
+            found.append({"class": name, "rate": rate, "level": at.level, "low": at.low, "high": at.high})
+    return found
+
+
+def _shared_classes(by_slice: pd.DataFrame, confidence: float) -> dict[str, Any]:
+    """`by_slice` and `clusters` where several slices share a class; nothing otherwise."""
+    several = by_slice.groupby("class", observed=True)["slice"].transform("nunique") > 1
+    if not several.any():
+        return {}
+    shared = by_slice[several]
+    clusters = [
+        {"class": name, "level": level} | _cluster(part, confidence)
+        for (name, level), part in shared.groupby(["class", "level"], sort=False, observed=True)
+    ]
+    columns = ["slice", "group", "class", "level", "k", "n", "rate", "low", "high", "tied"]
+    return {"by_slice": _records(shared[columns]), "clusters": clusters}
+
+
+def _cluster(part: pd.DataFrame, confidence: float) -> dict[str, Any]:
+    """Interval over patients or objects where every slice names its own, else over slices."""
+    named = bool((part["group"].fillna("") != "").all())
+    counts = part.groupby("group" if named else "slice", observed=True)[["k", "n"]].sum()
+    result = stats.cluster_bootstrap(counts["k"], counts["n"], confidence)
+    return {
+        "unit": "group" if named else "slice",
+        "clusters": result.clusters,
+        "rate": result.rate,
+        "low": result.interval.low,
+        "high": result.interval.high,
+        "excluded_share": result.excluded_share,
+        "reason": result.reason,
+    }
+
+
+def _other_metrics(results: pd.DataFrame, metrics: Mapping[str, Metric]) -> tuple[dict[str, Any], list[str]]:
+    """Run every further metric on its own copy of the table; one that fails is named and stops nothing."""
+    found: dict[str, Any] = {}
+    problems = []
+    for name, metric in metrics.items():
+        if name in OWN_METRICS:
+            continue
+        try:
+            found[name] = _records(metric(results.copy()))
+        except (Exception, SystemExit) as error:  # a stranger's code may raise anything
+            found[name] = {"error": f"{type(error).__name__}: {error}"}
+            problems.append(f"metric {name!r} failed and was left out: {type(error).__name__}: {error}")
+    return found, problems
+
+
+def _records(table: Any) -> list[dict[str, Any]]:
+    import pandas as pd
+
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"a metric returns a DataFrame, not {type(table).__name__}")
+    return [plain(record) for record in table.to_dict("records")]

@@ -1,0 +1,139 @@
+"""What an audit found, in words: the verdict in one sentence that needs no statistics, and what to beware of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from robustkit import stats
+from robustkit.gates import upper_bound
+
+
+def verdict_sentence(summary: Mapping[str, Any]) -> str:
+    """Say in one sentence, without statistics' own words, what a run found."""
+    tested = [row for row in summary["sar"] if row["n"]]
+    if not tested:
+        return "Nothing was scored: the table holds no image."
+    gate = summary["gate"]
+    if gate:
+        return _SENTENCES[gate["verdict"]](gate, summary["unit"])
+    worst = max(tested, key=lambda row: (row["rate"], row["n"]))
+    total = sum(row["n"] for row in tested)
+    if worst["k"] == 0:
+        allowed = max(upper_bound(r["k"], r["n"], 1 - summary["confidence"]) for r in tested)
+        return (
+            f"Noise alone changed none of {total:,} answers; for each class and level this still allows up to "
+            f"{_percent(allowed)} ({_percent(summary['confidence'])} sure)."
+        )
+    most = _told(worst, summary["unit"])
+    return f"Noise alone changed the answer most often in {most}.{_lowest_sentence(summary)}"
+
+
+def warnings(found: Mapping[str, Any]) -> list[str]:
+    """Return what a reader must be told beside the numbers of a summary."""
+    told = []
+    undefined = sorted({row["class"] for row in found["sar"]} - {row["class"] for row in found["sar"] if row["n"]})
+    if undefined:
+        told.append(f"no image was called {' or '.join(undefined)} without noise: nothing is known of these classes")
+    if found["ties"]:
+        told.append(f"{found['ties']:,} changes were numerical ties: no flips in SAR, but flips for a pass")
+    if found["interval"] == "wilson":
+        told.append("Wilson intervals are for reading; the verdict and the lowest passing level use exact bounds")
+    if found.get("clusters"):
+        told.append(
+            "several slices share a class: intervals of k/n speak of these slices, `clusters` of others like them"
+        )
+        told += _hidden_slices(found)
+    return told
+
+
+def _hidden_slices(found: Mapping[str, Any]) -> list[str]:
+    """Name slices that are surely above the limit in a class that passes as a whole."""
+    gate = found["gate"]
+    if not gate:
+        return []
+    passed = {(item["class"], item["level"]) for item in gate["evidence"] if item["verdict"] == "pass"}
+    rows = [row for row in found["by_slice"] if (row["class"], row["level"]) in passed]
+    low = stats.simultaneous([r["k"] for r in rows], [r["n"] for r in rows], gate["confidence"], "lower").low
+    over = [row for row, bound in zip(rows, low, strict=True) if bound > gate["max_sar"]]
+    return [
+        f"class {row['class']} passes at {at_level(row['level'], found['unit'])} as a whole, but its slice {row['slice']} "
+        f"alone is above the limit ({row['k']}/{row['n']})"
+        for row in over
+    ]
+
+
+def at_level(level: float, unit: str) -> str:
+    """Write a level with its unit: 25 mAs, but sigma 25."""
+    return f"{unit} {level:g}" if stats.noise_rises(unit) else f"{level:g} {unit}"
+
+
+def _passed(gate: Mapping[str, Any], unit: str) -> str:
+    worst = max(gate["evidence"], key=lambda item: item["upper"])
+    whom = f"class {gate['class']}" if gate["class"] else "every class"
+    return (
+        f"Pass: {_where(gate, unit)}, noise alone changes the answer for at most {_percent(worst['upper'])} of images "
+        f"of {whom}, within the limit of {_percent(gate['max_sar'])} ({_percent(gate['confidence'])} sure; "
+        f"most: {_told(worst, unit)})."
+    )
+
+
+def _failed(gate: Mapping[str, Any], unit: str) -> str:
+    over = [item for item in gate["evidence"] if item["verdict"] == "fail"]
+    worst = max(over, key=lambda item: item["lower"])
+    more = f" {len(over) - 1} more of {len(gate['evidence'])} fail too." if len(over) > 1 else ""
+    return (
+        f"Fail: noise alone changed the answer in {_told(worst, unit)}, above the limit of {_percent(gate['max_sar'])} "
+        f"({_percent(gate['confidence'])} sure).{more}"
+    )
+
+
+def _undecided(gate: Mapping[str, Any], unit: str) -> str:
+    open_items = [item for item in gate["evidence"] if item["verdict"] == "inconclusive"]
+    if not open_items:
+        return f"Undecided: no image was called {' or '.join(gate['not_tested'])} without noise, so nothing was tested."
+    worst = max(open_items, key=lambda item: item["upper"])
+    more = gate["more_needed"]
+    cure = (
+        f"about {more:,} more realizations a slice would decide it if changes go on at this rate"
+        if more
+        else "the rate is so close to the limit that more realizations may not decide it"
+    )
+    return (
+        f"Undecided: noise alone changed the answer in {_told(worst, unit)}; the true share may lie on either side "
+        f"of the limit of {_percent(gate['max_sar'])}, and {cure}."
+    )
+
+
+_SENTENCES = {"pass": _passed, "fail": _failed, "inconclusive": _undecided}
+
+
+def _lowest_sentence(summary: Mapping[str, Any]) -> str:
+    told = [entry for entry in summary["lowest_passing_level"].values() if "stopped_at" in entry]
+    if not told:
+        return ""
+    limit = _percent(told[0]["limit"])
+    if any(entry["level"] is None for entry in told):
+        return f" Not every class stays within {limit} at the quietest level tested."
+    rises = stats.noise_rises(summary["unit"])
+    level = (min if rises else max)(entry["level"] for entry in told)
+    span = f"{'up' if rises else 'down'} to {at_level(level, summary['unit'])}"
+    return f" At every tested level {span} each class stays within {limit} ({_percent(summary['confidence'])} sure)."
+
+
+def _told(item: Mapping[str, Any], unit: str) -> str:
+    tied = f", {item['tied']} numerical ties" if item["tied"] else ""
+    return (
+        f"{item['k']:,} of {item['n']:,} images of class {item['class']} at {at_level(item['level'], unit)} "
+        f"({_percent(item['rate'])}{tied})"
+    )
+
+
+def _where(gate: Mapping[str, Any], unit: str) -> str:
+    return f"at {at_level(gate['at'], unit)}" if gate["at"] is not None else "at every level tested"
+
+
+def _percent(rate: float) -> str:
+    """Write a rate with two significant digits, and never a nonzero one as 0 %."""
+    value = 100 * rate
+    return f"{value:.3g} %" if value >= 10 else f"{value:.2g} %"
