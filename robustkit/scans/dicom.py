@@ -115,7 +115,7 @@ def check_kind(dataset: Any) -> None:
         raise DataError("a DICOMDIR is an index without pixels; give the folder of images")
     modality = header.text("Modality")
     if modality != "CT":
-        told = modality if modality in MODALITIES else "not stated" if not modality else "another one"
+        told = modality if MODALITIES.fullmatch(modality) else "not stated" if not modality else "another one"
         raise DataError(f"its modality is {told}, not CT; give CT images, or HU arrays as .npz")
     if sop != CT and sop not in ENHANCED:
         raise DataError("it is marked CT but is not a CT image object; give the image series itself")

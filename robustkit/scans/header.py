@@ -12,9 +12,8 @@ from robustkit.errors import DataError
 from robustkit.scans.records import opaque
 from robustkit.scans.tube import Tube
 
-MODALITIES = frozenset(
-    ("CR", "DX", "ECG", "IVUS", "KO", "MG", "MR", "NM", "OCT", "OPT", "OT", "PR", "PT", "PX", "REG", "RF", "RTDOSE")
-    + ("RTIMAGE", "RTPLAN", "RTSTRUCT", "SC", "SEG", "SM", "SR", "US", "XA", "XC")
+MODALITIES = re.compile(
+    "CR|DX|ECG|IVUS|KO|MG|MR|NM|OCT|OPT|OT|PR|PT|PX|REG|RF|RTDOSE|RTIMAGE|RTPLAN|RTSTRUCT|SC|SEG|SM|SR|US|XA|XC"
 )
 MAKERS = {
     "siemens": "siemens",
@@ -34,9 +33,10 @@ MAKERS = {
     "neurologica": "samsung",
     "robustkit": "robustkit",
 }
-KERNEL_WORDS = frozenset(
-    ("SOFT", "STND", "STANDARD", "STD", "DETAIL", "BONE", "BONEPLUS", "LUNG", "EDGE", "CHEST", "ULTRA", "HEAD", "BODY")
-    + ("SHARP", "SMOOTH", "RAMP", "HANN", "HAMMING", "COSINE", "SHEPP-LOGAN", "RAM-LAK")
+KERNEL_WORDS = re.compile(
+    r"(SOFT|STND|STANDARD|STD|DETAIL|BONE|BONEPLUS|LUNG|EDGE|CHEST|ULTRA|HEAD|BODY|SHARP|SMOOTH|RAMP|HANN|HAMMING"
+    r"|COSINE|SHEPP-LOGAN|RAM-LAK)\+?(/\d{1,2})?",
+    re.IGNORECASE,
 )
 # Siemens B40f, Br40d, I30f, Hr40, Qr36; Canon FC13, FL04; Philips B, UB, YC; Hitachi 11; a filter strength may follow
 KERNEL_FORM = re.compile(r"([A-Z][a-z]?\d{2,3}[a-z]{0,3}|F[CL]\d{2}|[A-Z]{1,2}|\d{1,3})(/\d{1,2})?")
@@ -159,8 +159,7 @@ def kernel_of(header: Header) -> str | None:
     text = "/".join(header.texts("ConvolutionKernel"))
     if not text:
         return None
-    first = re.split(r"[/+ ]", text)[0].upper()
-    if KERNEL_FORM.fullmatch(text) or (first in KERNEL_WORDS and re.fullmatch(r"[A-Za-z-]+\+?(/\d{1,2})?", text)):
+    if KERNEL_FORM.fullmatch(text) or KERNEL_WORDS.fullmatch(text):
         return text
     return f"kernel-{opaque(text)[:6]}"
 
