@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from robustkit.errors import DataError
 from robustkit.scans.npz import joint_mask
 from robustkit.scans.records import LOG, Found
-from robustkit.types import RepeatScans, slice_id
+from robustkit.types import PixelSize, RepeatScans, slice_id
 
+Shape: TypeAlias = tuple[int, int, float, float]
 SAME_POSITION_MM = 0.1
 SAME_MAS = 0.03  # tube current modulation moves a repeat's mAs by a percent or two
 CURE = "repeats are 2 or more scans of one object, same position, matrix, pixel size, kernel and mAs"
@@ -33,14 +35,15 @@ def group_repeats(found: Sequence[Found], *, alone_is_error: bool = True) -> lis
         for same in _by_settings(found)
         for placed in _split(same, lambda f: f.along, SAME_POSITION_MM, relative=False)
         for dosed in _split(placed, lambda f: f.slice.mas or 0.0, SAME_MAS, relative=True)
-        for objects in _by_object(_of_one_shape(dosed))
+        for shaped in _by_shape(dosed)
+        for objects in _by_object(shaped)
     ]
     whole = [g for g in groups if len(g) >= 2]
-    alone = sum(len(g) == 1 for g in groups)
+    alone = [g[0] for g in groups if len(g) == 1]
     if not whole and alone_is_error:
-        raise DataError(f"one repeat only: {alone} scans, and no two of the same slice; {CURE}")
-    if alone:
-        LOG.warning("%d scans left out: no second scan of the same slice; %s", alone, CURE)
+        raise DataError(f"one repeat only: {len(alone)} scans, and no two of the same slice; {CURE}")
+    for f in sorted(alone, key=lambda f: (f.file, f.frame)):
+        LOG.warning("file %d, image %d left out: no second scan of the same slice; %s", f.file + 1, f.frame + 1, CURE)
     return [_stack(g) for g in sorted(whole, key=lambda g: (g[0].along, min(f.file for f in g)))]
 
 
@@ -54,7 +57,7 @@ def join_repeats(stacks: Sequence[RepeatScans]) -> list[RepeatScans]:
 
 def _join(same: Sequence[RepeatScans]) -> RepeatScans:
     first = same[0]
-    _refuse_shapes([(s.pixels.shape[1:], s.pixel_mm) for s in same])
+    _refuse_shapes(Counter(_shape(s.pixels, s.pixel_mm) for s in same))
     pixels = first.pixels if len(same) == 1 else np.concatenate([s.pixels for s in same])
     _refuse_copies(pixels)
     return first if len(same) == 1 else replace(first, pixels=pixels, mask=joint_mask([s.mask for s in same]))
@@ -91,15 +94,23 @@ def _split(
     return groups
 
 
-def _of_one_shape(found: Sequence[Found]) -> Sequence[Found]:
-    _refuse_shapes([(f.slice.pixels.shape, f.slice.pixel_mm) for f in found])
-    return found
+def _by_shape(found: Sequence[Found]) -> list[list[Found]]:
+    """Part the scans by matrix and pixel size; one that stands alone among others is an error, not another slice."""
+    groups: dict[Shape, list[Found]] = {}
+    for f in found:
+        groups.setdefault(_shape(f.slice.pixels, f.slice.pixel_mm), []).append(f)
+    if any(len(g) == 1 for g in groups.values()):
+        _refuse_shapes({shape: len(g) for shape, g in groups.items()})
+    return list(groups.values())
 
 
-def _refuse_shapes(shapes: Sequence[tuple[tuple[int, ...], tuple[float, float]]]) -> None:
-    counts = Counter((shape, tuple(round(v, 4) for v in mm)) for shape, mm in shapes)
+def _shape(pixels: NDArray[np.float32], pixel_mm: PixelSize) -> Shape:
+    return pixels.shape[-2], pixels.shape[-1], round(pixel_mm[0], 4), round(pixel_mm[1], 4)
+
+
+def _refuse_shapes(counts: Mapping[Shape, int]) -> None:
     if len(counts) > 1:
-        told = ", ".join(f"{n} x {s[0]} x {s[1]} px of {m[0]:g} x {m[1]:g} mm" for (s, m), n in counts.items())
+        told = ", ".join(f"{n} x {s[0]} x {s[1]} px of {s[2]:g} x {s[3]:g} mm" for s, n in counts.items())
         raise DataError(f"repeats of different shapes ({told}); reconstruct all on one matrix and field of view")
 
 

@@ -261,7 +261,8 @@ def _describe(dataset: Any, image: Slice, made: str, number: int, series: Sequen
     dataset.Manufacturer, dataset.SoftwareVersions = "robustkit", _version()
     dataset.SeriesNumber, dataset.InstanceNumber, dataset.AcquisitionNumber = 1, number + 1, 1
     dataset.DerivationDescription = made[:1024]
-    dataset.BurnedInAnnotation = "NO"
+    if image.synthetic:
+        dataset.BurnedInAnnotation = "NO"
     _exposure(dataset, image)
 
 
