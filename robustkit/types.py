@@ -126,7 +126,7 @@ class NoiseModel(Protocol):
     def unit(self) -> str: ...  # noqa: D102
 
     def sample(self, clean: Image, levels: Sequence[float], draws: Sequence[Draw]) -> Image:
-        """Return what to add to `clean` (H, W): (B, L, H, W) float32, one realization a draw, the same at every level."""
+        """Return what to add to `clean` (H, W): (B, L, H, W) float32, one realization a draw, same at every level."""
         ...
 
     def sd(self, clean: Image, levels: Sequence[float]) -> Image | None:
