@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,10 +21,10 @@ def verdict_sentence(summary: Mapping[str, Any]) -> str:
     worst = max(tested, key=lambda row: (row["rate"], row["n"]))
     total = sum(row["n"] for row in tested)
     if worst["k"] == 0:
-        allowed = max(upper_bound(r["k"], r["n"], 1 - summary["confidence"]) for r in tested)
+        allowed = max(upper_bound(r["k"] + r["tied"], r["n"], 1 - summary["confidence"]) for r in tested)
         return (
             f"Noise alone changed none of {total:,} answers; for each class and level this still allows up to "
-            f"{_percent(allowed)} ({_percent(summary['confidence'])} sure)."
+            f"{_at_most(allowed)} ({_percent(summary['confidence'])} sure)."
         )
     most = _told(worst, summary["unit"])
     return f"Noise alone changed the answer most often in {most}.{_lowest_sentence(summary)}"
@@ -57,8 +58,8 @@ def _hidden_slices(found: Mapping[str, Any]) -> list[str]:
     low = stats.simultaneous([r["k"] for r in rows], [r["n"] for r in rows], gate["confidence"], "lower").low
     over = [row for row, bound in zip(rows, low, strict=True) if bound > gate["max_sar"]]
     return [
-        f"class {row['class']} passes at {at_level(row['level'], found['unit'])} as a whole, but its slice {row['slice']} "
-        f"alone is above the limit ({row['k']}/{row['n']})"
+        f"class {row['class']} passes at {at_level(row['level'], found['unit'])} as a whole, but its slice "
+        f"{row['slice']} alone is above the limit ({row['k']}/{row['n']})"
         for row in over
     ]
 
@@ -72,7 +73,7 @@ def _passed(gate: Mapping[str, Any], unit: str) -> str:
     worst = max(gate["evidence"], key=lambda item: item["upper"])
     whom = f"class {gate['class']}" if gate["class"] else "every class"
     return (
-        f"Pass: {_where(gate, unit)}, noise alone changes the answer for at most {_percent(worst['upper'])} of images "
+        f"Pass: {_where(gate, unit)}, noise alone changes the answer for at most {_at_most(worst['upper'])} of images "
         f"of {whom}, within the limit of {_percent(gate['max_sar'])} ({_percent(gate['confidence'])} sure; "
         f"most: {_told(worst, unit)})."
     )
@@ -137,3 +138,10 @@ def _percent(rate: float) -> str:
     """Write a rate with two significant digits, and never a nonzero one as 0 %."""
     value = 100 * rate
     return f"{value:.3g} %" if value >= 10 else f"{value:.2g} %"
+
+
+def _at_most(bound: float) -> str:
+    """Write an upper bound with two significant digits, rounded up so that what is said stays true."""
+    value = 100 * bound
+    digits = 1 - math.floor(math.log10(value)) if value > 0 else 0
+    return f"{math.ceil(value * 10**digits - 1e-9) / 10**digits:.6g} %"

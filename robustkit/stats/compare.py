@@ -106,10 +106,10 @@ def homogeneity(a: Sequence[int], b: Sequence[int], *, draws: int = 99_999, seed
 
 
 def chi_square_tail(statistic: float, df: int) -> float:
-    """Probability that a chi-square with `df` degrees of freedom exceeds `statistic`."""
-    from scipy.special import gammaincc
+    """Probability that a chi-square with `df` degrees of freedom exceeds `statistic`; NaN for NaN."""
+    from scipy.special import chdtrc
 
-    return float(gammaincc(df / 2, statistic / 2))
+    return float(chdtrc(df, statistic))
 
 
 def holm(p: ArrayLike) -> NDArray[np.float64]:
@@ -336,4 +336,5 @@ def _detectable(p: float, n1: int, n2: int, quantiles: tuple[float, float], limi
 
     if not n1 or not n2 or limit == 0 or shortfall(limit) < 0:
         return np.nan
-    return abs(float(brentq(shortfall, 0.0, limit)))
+    start = float(np.copysign(1e-12, limit))  # at p = 0 or 1 a difference of 0 solves it too, and means nothing
+    return abs(float(brentq(shortfall, start, limit)))
