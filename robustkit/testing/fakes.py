@@ -38,7 +38,7 @@ class FakeNoise:
     def sd(self, clean: Image, levels: Sequence[float]) -> Image:
         """Return the standard deviation (L, H, W), exactly true."""
         scale = self.sigma * np.sqrt(self.reference / np.asarray(levels, dtype=np.float64))
-        return np.broadcast_to(scale.astype(np.float32)[:, None, None], (len(levels), *clean.shape))
+        return np.asarray(np.broadcast_to(scale.astype(np.float32)[:, None, None], (len(levels), *clean.shape)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class FakeClassifier:
     def margin(self, images: Image) -> NDArray[np.float64]:
         """Return the distance (...,) of images (..., H, W) from the threshold."""
         if self.weights is None:
-            return images.mean(axis=(-2, -1), dtype=np.float64) - self.threshold
+            return np.asarray(images.mean(axis=(-2, -1), dtype=np.float64) - self.threshold)
         return np.asarray(np.tensordot(images.astype(np.float64), self.weights, axes=2) - self.threshold)
 
     def predict(self, batch: Image, pixel_mm: PixelSize) -> NDArray[np.float32]:
