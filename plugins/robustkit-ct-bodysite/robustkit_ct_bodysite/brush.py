@@ -1,20 +1,28 @@
 """The compiled loop behind `painter.Scene.paint`; nothing imports it before something is painted.
 
-A row is (x, y, cos, sin, a, b, square, bend, taper, HU, rough, edge, opacity, texture, grain, scale, within, also, outside).
+A row is (x, y, cos, sin, a, b, square, bend, taper, HU, rough, edge, opacity, texture, grain, scale, within, also,
+outside).
 Blocks of 8 x 8 pixels that a shape misses are skipped; noise is interpolated from lattice values kept per cell.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+F = TypeVar("F", bound=Callable[..., Any])
 BLOCK = 8
-_jit = numba.njit(cache=True, nogil=True)
+
+
+def _jit(function: F) -> F:
+    """Compile to machine code, kept on disk."""
+    return cast(F, numba.njit(cache=True, nogil=True)(function))
 
 
 @_jit
@@ -47,7 +55,7 @@ def _noise(x: float, y: float, z: float, seed: int, cell: Array) -> float:
     x = x * x * (3.0 - 2.0 * x)
     y = y * y * (3.0 - 2.0 * y)
     top = cell[2] + x * (cell[3] - cell[2])
-    return top + y * (cell[4] + x * (cell[5] - cell[4]) - top)
+    return float(top + y * (cell[4] + x * (cell[5] - cell[4]) - top))
 
 
 @_jit
@@ -70,8 +78,8 @@ def _depth(row: Array, x: float, y: float) -> float:
     gv /= row[5]
     slope = math.sqrt(gu * gu + gv * gv)
     if slope * min(row[4], row[5]) < 0.05 * f or f < 1e-9:
-        return (1.0 - f) * min(row[4], row[5])
-    return min((1.0 - f) * f / slope, min(row[4], row[5]))
+        return float((1.0 - f) * min(row[4], row[5]))
+    return float(min((1.0 - f) * f / slope, row[4], row[5]))
 
 
 @_jit
@@ -85,7 +93,7 @@ def _cover(row: Array, x: float, y: float, z: float, px: float, seed: int, cell:
         return 0.0
     if rough > 0.0 and d < rough + blur:
         d += rough * _noise(x * 0.045, y * 0.045, z * 0.03, seed + 77, cell)
-    return min(max(0.5 + d / blur, 0.0), 1.0)
+    return float(min(max(0.5 + d / blur, 0.0), 1.0))
 
 
 @_jit
@@ -93,18 +101,18 @@ def _shade(row: Array, x: float, y: float, z: float, seed: int, cells: Array) ->
     """HU of the shape at (x, y): its own value and its texture."""
     kind, g = int(row[13]), 1.0 / row[15]
     if kind == 0 or row[14] == 0.0:
-        return row[9]
+        return float(row[9])
     n = _noise(x * g, y * g, z * g, seed, cells[0])
     if kind == 1:  # cloud: two octaves
         fine = _noise(x * g * 2.1, y * g * 2.1, z * g * 2.1, seed + 5, cells[1])
-        return row[9] + row[14] * (n + 0.5 * fine)
+        return float(row[9] + row[14] * (n + 0.5 * fine))
     if kind == 4:  # gas: blobs of `grain`
-        return row[9] + row[14] * min(max(4.0 * n - 0.5, 0.0), 1.0)
+        return float(row[9] + row[14] * min(max(4.0 * n - 0.5, 0.0), 1.0))
     m = _noise(x * g, y * g, z * g, seed + 11, cells[1])
     if kind == 3:  # strands: sheets where n crosses zero
-        return row[9] + row[14] * max(1.0 - 7.0 * abs(n), 0.0) + 0.15 * row[14] * m
+        return float(row[9] + row[14] * max(1.0 - 7.0 * abs(n), 0.0) + 0.15 * row[14] * m)
     fine = _noise(x * g * 4, y * g * 4, z * g * 4, seed + 3, cells[2])
-    return row[9] + row[14] * max(1.0 - 40.0 * (n * n + m * m), 0.0) + 27.0 * fine  # tubes where n = m = 0
+    return float(row[9] + row[14] * max(1.0 - 40.0 * (n * n + m * m), 0.0) + 27.0 * fine)  # tubes where n = m = 0
 
 
 @_jit
@@ -129,9 +137,7 @@ def _near(row: Array, x: float, y: float, radius: float, px: float) -> int:
 
 
 @_jit
-def _clips(
-    table: Array, r: int, states: NDArray[np.int64], x: float, y: float, radius: float, px: float
-) -> bool:
+def _clips(table: Array, r: int, states: NDArray[np.int64], x: float, y: float, radius: float, px: float) -> bool:
     """Fill states (4,) of the shape and its three clips over a disc; False where nothing is left to paint."""
     states[0] = _near(table[r], x, y, radius, px)
     for k in range(3):
@@ -141,7 +147,7 @@ def _clips(
         elif states[0] != 0:
             near = _near(table[clip], x, y, radius, px)
             states[1 + k] = 2 - near if k == 2 else near
-    return states[0] != 0 and states[1] != 0 and states[2] != 0 and states[3] != 0
+    return bool(states[0] != 0 and states[1] != 0 and states[2] != 0 and states[3] != 0)
 
 
 @_jit

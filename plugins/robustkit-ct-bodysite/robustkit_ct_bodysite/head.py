@@ -22,10 +22,36 @@ def head_and_neck(s: Scene, p: Patient, t: float) -> None:
 def _outline(s: Scene, p: Patient, t: float) -> int:
     k = p.head
     a = between(
-        t, (0, 0), (3, 22), (14, 45), (40, 68), (75, 77), (115, 78), (150, 73), (190, 66), (225, 57), (262, 57), (290, 74), (312, 88), (330, 80)
+        t,
+        (0, 0),
+        (3, 22),
+        (14, 45),
+        (40, 68),
+        (75, 77),
+        (115, 78),
+        (150, 73),
+        (190, 66),
+        (225, 57),
+        (262, 57),
+        (290, 74),
+        (312, 88),
+        (330, 80),
     )
     b = between(
-        t, (0, 0), (3, 26), (14, 55), (40, 82), (75, 97), (115, 99), (150, 94), (190, 86), (215, 78), (240, 62), (270, 58), (300, 62), (330, 66)
+        t,
+        (0, 0),
+        (3, 26),
+        (14, 55),
+        (40, 82),
+        (75, 97),
+        (115, 99),
+        (150, 94),
+        (190, 86),
+        (215, 78),
+        (240, 62),
+        (270, 58),
+        (300, 62),
+        (330, 66),
     )
     y = between(t, (0, 4), (150, 0), (215, -4), (245, 10), (300, 14))
     a *= k * (1 + p.vary("head width", 0.03))
@@ -39,11 +65,17 @@ def _outline(s: Scene, p: Patient, t: float) -> int:
 
 def _skull(s: Scene, p: Patient, t: float, back: float) -> None:
     k = p.head
-    a = k * (1 + p.vary("head width", 0.03)) * between(
-        t, (4, 0), (8, 26), (16, 42), (40, 62), (75, 71), (112, 71), (130, 63), (145, 48), (156, 0)
+    a = (
+        k
+        * (1 + p.vary("head width", 0.03))
+        * between(t, (4, 0), (8, 26), (16, 42), (40, 62), (75, 71), (112, 71), (130, 63), (145, 48), (156, 0))
     )
-    b = k * (1 + p.vary("head depth", 0.03)) * between(
-        t, (4, 0), (8, 32), (16, 52), (40, 76), (75, 91), (100, 92), (118, 70), (132, 52), (146, 38), (156, 0)
+    b = (
+        k
+        * (1 + p.vary("head depth", 0.03))
+        * between(
+            t, (4, 0), (8, 32), (16, 52), (40, 76), (75, 91), (100, 92), (118, 70), (132, 52), (146, 38), (156, 0)
+        )
     )
     y = between(t, (0, 4), (95, 1), (112, 14), (132, 34), (156, 48))
     thick = (6.5 + p.vary("skull", 1.0)) * between(t, (0, 1.5), (60, 1.0), (120, 1.0), (150, 1.3))
@@ -69,7 +101,18 @@ def _brain(s: Scene, p: Patient, t: float, inner: tuple[float, float, float], ca
     if a <= 4 or b <= 4:
         return
     atrophy = 1.5 + max(p.age - 40, 0) * 0.07
-    grey = s.add(0, y, a - atrophy, b - atrophy, p.soft(37), square=0.08, texture="strands", grain=-14 - atrophy * 2, scale=11, within=cavity)
+    grey = s.add(
+        0,
+        y,
+        a - atrophy,
+        b - atrophy,
+        p.soft(37),
+        square=0.08,
+        texture="strands",
+        grain=-14 - atrophy * 2,
+        scale=11,
+        within=cavity,
+    )
     if t < 112:
         for side in (-1, 1):
             s.add(side * a * 0.46, y, a * 0.36, b * 0.72, p.soft(28), rough=6, edge=3, within=grey)
@@ -105,7 +148,15 @@ def _face(s: Scene, p: Patient, t: float, skin: int) -> None:
         s.add(0, -27 * k, 11 * k, 7 * k, -940, within=skin, rough=2)
     f = swell(t, 124, 166)
     for side in (-1, 1):
-        s.add(side * 29 * k, -52 * k, (17 * f + 2) * k * (f > 0), (18 * f + 2) * k * (f > 0), bone * 0.7, square=0.4, within=skin)
+        s.add(
+            side * 29 * k,
+            -52 * k,
+            (17 * f + 2) * k * (f > 0),
+            (18 * f + 2) * k * (f > 0),
+            bone * 0.7,
+            square=0.4,
+            within=skin,
+        )
         s.add(side * 29 * k, -52 * k, 17 * f * k, 18 * f * k, -950, square=0.4, taper=0.2, within=skin)
         if 124 < t < 144:
             s.add(side * 60 * k, -42 * k, 4 * k, 24 * k, bone, angle=side * 12, within=skin)
@@ -152,7 +203,18 @@ def _mouth(s: Scene, p: Patient, t: float, k: float, bone: float, skin: int) -> 
         arch = bone * (1.25 if low else 0.8)
         reach = between(t, (160, 30), (186, 34), (205, 33), (222, 20))
         s.add(0, -44 * k, reach * 1.12 * k, reach * k, arch, square=0.05, bend=0.25, within=skin)
-        s.add(0, -38 * k, (reach * 1.12 - 8) * k, (reach - 3) * k, p.soft(55), bend=0.25, within=skin, texture="strands", grain=-80, scale=14)
+        s.add(
+            0,
+            -38 * k,
+            (reach * 1.12 - 8) * k,
+            (reach - 3) * k,
+            p.soft(55),
+            bend=0.25,
+            within=skin,
+            texture="strands",
+            grain=-80,
+            scale=14,
+        )
         s.add(0, -12 * k, reach * 1.3 * k, 20 * k, p.soft(50), within=skin, edge=3)
         if 166 < t < 198 and p.age > 8 and not p.has("no teeth", 0.08):
             for i, (cx, cy) in enumerate(ring(22)):
@@ -170,7 +232,18 @@ def neck(s: Scene, p: Patient, t: float, skin: int) -> None:
     spine_y = between(t, (140, 24), (220, 24), (300, 22))
     for side in (-1, 1):
         f = between(t, (150, 0.5), (230, 0.9), (300, 1.0))
-        s.add(side * 22 * k, spine_y + 24, 19 * f * k, 16 * f * k, p.soft(58), angle=side * 20, within=skin, texture="strands", grain=-60, scale=16)
+        s.add(
+            side * 22 * k,
+            spine_y + 24,
+            19 * f * k,
+            16 * f * k,
+            p.soft(58),
+            angle=side * 20,
+            within=skin,
+            texture="strands",
+            grain=-60,
+            scale=16,
+        )
         s.add(side * 17 * k, spine_y + 10, 8, 8, p.soft(56), within=skin)
         if t > 160:
             x = between(t, (160, 48), (230, 42), (300, 24))
@@ -180,7 +253,9 @@ def neck(s: Scene, p: Patient, t: float, skin: int) -> None:
             s.add(side * 25 * k, spine_y - 20, 3.6, 3.6, p.blood(0.9), within=skin)
             s.add(side * 31 * k, spine_y - 17, 5.5 + p.vary(f"jugular{side}", 1.2), 5, p.blood(0.7), within=skin)
         if 168 < t < 215:
-            s.add(side * 40 * k, -24 * k, 10 * k, 14 * k, p.soft(40), within=skin, texture="strands", grain=-40, scale=6)
+            s.add(
+                side * 40 * k, -24 * k, 10 * k, 14 * k, p.soft(40), within=skin, texture="strands", grain=-40, scale=6
+            )
     vertebra(s, p, 0, spine_y, 0.62 * k, t, 17.0)
     if t > 212:
         _throat(s, p, t, spine_y, skin)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from robustkit_ct_bodysite.painter import Scene, between, ring, swell
 from robustkit_ct_bodysite.patient import Patient
 
-
 CROTCH = 930.0
 
 
@@ -36,7 +35,15 @@ def _leg(s: Scene, p: Patient, t: float, side: int) -> None:
 
 def centre(p: Patient, t: float, side: int) -> tuple[float, float]:
     """Return where the leg's middle lies at t, mm."""
-    apart = between(t, (880, 86 * p.width**0.6), (930, 90 * p.width**0.6), (1000, 86 * p.width**0.6), (1270, 72), (1660, 62), (1800, 66))
+    apart = between(
+        t,
+        (880, 86 * p.width**0.6),
+        (930, 90 * p.width**0.6),
+        (1000, 86 * p.width**0.6),
+        (1270, 72),
+        (1660, 62),
+        (1800, 66),
+    )
     closest = _radii(p, t)[0] + 2.0
     spread = p.gap * between(t, (930, 0.05), (1660, 1.0))
     x = max(apart, closest if t > 930 else 0.0) + spread
@@ -46,8 +53,43 @@ def centre(p: Patient, t: float, side: int) -> tuple[float, float]:
 
 
 def _radii(p: Patient, t: float) -> tuple[float, float]:
-    a = between(t, (878, 20), (890, 55), (910, 80), (940, 86), (1000, 82), (1120, 70), (1220, 59), (1270, 57), (1320, 54), (1390, 56), (1470, 50), (1580, 37), (1640, 34), (1690, 37), (1800, 40))
-    b = between(t, (878, 30), (890, 70), (910, 92), (940, 94), (1000, 90), (1120, 78), (1220, 63), (1270, 62), (1320, 58), (1390, 62), (1470, 55), (1580, 40), (1640, 44), (1690, 68), (1740, 62), (1800, 22))
+    a = between(
+        t,
+        (878, 20),
+        (890, 55),
+        (910, 80),
+        (940, 86),
+        (1000, 82),
+        (1120, 70),
+        (1220, 59),
+        (1270, 57),
+        (1320, 54),
+        (1390, 56),
+        (1470, 50),
+        (1580, 37),
+        (1640, 34),
+        (1690, 37),
+        (1800, 40),
+    )
+    b = between(
+        t,
+        (878, 30),
+        (890, 70),
+        (910, 92),
+        (940, 94),
+        (1000, 90),
+        (1120, 78),
+        (1220, 63),
+        (1270, 62),
+        (1320, 58),
+        (1390, 62),
+        (1470, 55),
+        (1580, 40),
+        (1640, 44),
+        (1690, 68),
+        (1740, 62),
+        (1800, 22),
+    )
     fat = 0.42 * (p.fat_mm - 18) * between(t, (900, 1.0), (1270, 0.45), (1660, 0.1))
     return (a + fat) * p.limb**0.7, (b + fat) * p.limb**0.7
 
@@ -55,7 +97,9 @@ def _radii(p: Patient, t: float) -> tuple[float, float]:
 def _layers(s: Scene, p: Patient, t: float) -> tuple[int, float, float]:
     a, b = _radii(p, t)
     skin = s.add(0, 0, a, b, p.soft(15), rough=2.5, square=0.08)
-    fat = max(p.fat_mm * (0.75 if p.female else 0.5) * between(t, (900, 1.0), (1270, 0.45), (1450, 0.5), (1660, 0.12)), 2.0)
+    fat = max(
+        p.fat_mm * (0.75 if p.female else 0.5) * between(t, (900, 1.0), (1270, 0.45), (1450, 0.5), (1660, 0.12)), 2.0
+    )
     s.add(0, 0, a - 1.8, b - 1.8, p.fat(), rough=2.5, square=0.08, texture="cloud", grain=12, scale=14)
     return skin, a - 1.8 - fat, b - 1.8 - fat
 
@@ -66,8 +110,29 @@ def _muscles(s: Scene, p: Patient, a: float, b: float, parts: int, phase: float,
     if not p.plain:
         for i, (cx, cy) in enumerate(ring(parts, phase + 0.25 * p.vary("muscle phase") + t / 2500.0)):
             s.add(cx * a * 0.6, cy * b * 0.6, a * 0.36, b * 0.36, p.fat(30), within=flesh)
-            s.add(cx * a * 0.6, cy * b * 0.6, a * 0.36 - 1.3, b * 0.36 - 1.3, p.soft(56) + 2 * (i % 3), within=flesh, texture="strands", grain=-60, scale=13)
+            s.add(
+                cx * a * 0.6,
+                cy * b * 0.6,
+                a * 0.36 - 1.3,
+                b * 0.36 - 1.3,
+                p.soft(56) + 2 * (i % 3),
+                within=flesh,
+                texture="strands",
+                grain=-60,
+                scale=13,
+            )
     return flesh
+
+
+def _mass(s: Scene, p: Patient, t: float, side: int, a: float, b: float) -> None:
+    """Add a soft-tissue mass in one leg, where the patient has one."""
+    if "mass" not in p.findings or p.vary("mass side") * side < 0:
+        return
+    at, long = 1080 + 130 * p.vary("mass level"), 90 + 30 * p.vary("mass length")
+    f = swell(t, at - long, at + long)
+    x, y = p.vary("mass x", 0.35) * a, p.vary("mass y", 0.35) * b
+    size = 34 + 10 * p.vary("mass size")
+    s.add(x, y, size * f, size * f * 0.8, p.soft(36), rough=5, texture="cloud", grain=12, scale=12)
 
 
 def _thigh(s: Scene, p: Patient, t: float, side: int) -> None:
@@ -80,6 +145,7 @@ def _thigh(s: Scene, p: Patient, t: float, side: int) -> None:
         s.add(-side * 0.45 * a, -0.15 * b, 9, 8, p.fat(10), edge=3)
         s.add(-side * 0.45 * a, -0.2 * b, 4.2, 4.2, p.blood(0.9))
         s.add(-side * 0.45 * a, -0.02 * b, 5, 5, p.blood(0.5))
+        _mass(s, p, t, side, a, b)
     x = side * between(t, (890, 22), (960, 8), (1100, -2), (1225, 0))
     y = between(t, (890, 2), (1000, -10), (1225, 2))
     r = between(t, (890, 18), (940, 16), (1000, 14), (1180, 14.5), (1225, 22))
@@ -113,7 +179,9 @@ def _knee(s: Scene, p: Patient, t: float, side: int) -> None:
         for x in (-1, 1):
             s.add(x * 21 * f, 0.08 * b, 18 * f, 29 * f, hu, angle=x * -9)
         for x in (-1, 1):
-            s.add(x * 21 * f, 0.08 * b, 18 * f - 2, 29 * f - 2, spongy, angle=x * -9, texture="cloud", grain=60, scale=4)
+            s.add(
+                x * 21 * f, 0.08 * b, 18 * f - 2, 29 * f - 2, spongy, angle=x * -9, texture="cloud", grain=60, scale=4
+            )
         s.add(0, -0.12 * b, 22, 20 * f - 2, spongy, square=0.3, texture="cloud", grain=60, scale=4)
         s.add(0, 0.36 * b, 7, 15 * f, p.soft(30))
     if t > 1288:
@@ -137,17 +205,34 @@ def _calf(s: Scene, p: Patient, t: float, side: int) -> None:
     _muscles(s, p, a, b, 5, 0.9, t)
     if not p.plain:
         f = between(t, (1318, 0.8), (1390, 1.0), (1500, 0.55), (1600, 0.15))
-        for x in (-1, 1):
-            s.add(x * 0.36 * a, 0.52 * b, 0.44 * a * f, 0.34 * b * f, p.fat(30))
-            s.add(x * 0.36 * a, 0.52 * b, 0.44 * a * f - 1.2, 0.34 * b * f - 1.2, p.soft(57), texture="strands", grain=-70, scale=14)
+        for half in (-1, 1):
+            s.add(half * 0.36 * a, 0.52 * b, 0.44 * a * f, 0.34 * b * f, p.fat(30))
+            s.add(
+                half * 0.36 * a,
+                0.52 * b,
+                0.44 * a * f - 1.2,
+                0.34 * b * f - 1.2,
+                p.soft(57),
+                texture="strands",
+                grain=-70,
+                scale=14,
+            )
         s.add(0, 0.15 * b, 3, 3, p.blood(0.7))
         if t > 1560:
             s.add(0, 0.82 * b, 8, 4, p.soft(85))
+    _mass(s, p, t, side, a, b)
     wide = between(t, (1318, 30), (1350, 19), (1420, 14.5), (1600, 14), (1650, 20))
     x, y = -side * between(t, (1318, 3), (1400, 10), (1650, 4)), -between(t, (1318, 6), (1400, 0.32 * b + 2), (1650, 4))
     s.add(x, y, wide, wide * 0.95, 1250 * p.bone, taper=0.3)
     thick = between(t, (1318, 2), (1400, 5.5), (1580, 4.5), (1650, 2))
-    s.add(x, y + 0.5, wide - thick, wide * 0.95 - thick, between(t, (1340, 200), (1380, -30), (1600, -30), (1640, 220)), taper=0.3)
+    s.add(
+        x,
+        y + 0.5,
+        wide - thick,
+        wide * 0.95 - thick,
+        between(t, (1340, 200), (1380, -30), (1600, -30), (1640, 220)),
+        taper=0.3,
+    )
     _fibula(s, p, t, side, b)
 
 

@@ -36,15 +36,46 @@ def _lungs(s: Scene, p: Patient, t: float, wall: Wall) -> None:
         x = side * between(t, (306, 0.5), (360, 0.53)) * wall.a
         a, b = 0.54 * wall.a * grow, wall.b * (0.25 + 0.75 * grow) * (grow > 0)
         rich = 0.0 if p.plain else 950.0
-        lung = s.add(x, wall.y + 4, a, b, air, square=0.25, within=wall.cavity, texture="vessels" if rich else "", grain=rich, scale=between(t, (306, 13), (420, 17), (600, 14)))
+        lung = s.add(
+            x,
+            wall.y + 4,
+            a,
+            b,
+            air,
+            square=0.25,
+            within=wall.cavity,
+            texture="vessels" if rich else "",
+            grain=rich,
+            scale=between(t, (306, 13), (420, 17), (600, 14)),
+        )
         if p.plain:
             continue
-        s.add(x, wall.y + 0.75 * b, a, 0.5 * b, air + 60, within=lung, edge=30, opacity=0.5, texture="vessels", grain=850, scale=13)
+        s.add(
+            x,
+            wall.y + 0.75 * b,
+            a,
+            0.5 * b,
+            air + 60,
+            within=lung,
+            edge=30,
+            opacity=0.5,
+            texture="vessels",
+            grain=850,
+            scale=13,
+        )
         if "effusion" in p.findings and t > 430 and p.vary("effusion side") * side > -0.3:
             s.add(x, wall.y + b * 1.05, a * 1.1, b * between(t, (430, 0), (600, 0.75)), p.soft(10), within=lung)
         if "nodule" in p.findings:
             at = 380 + 60 * p.vary("nodule z")
-            s.add(x * (1 + p.vary("nodule x", 0.3)), wall.y + p.vary("nodule y", 30), 12 * swell(t, at - 14, at + 14), 11 * swell(t, at - 14, at + 14), p.soft(40), within=lung, rough=4)
+            s.add(
+                x * (1 + p.vary("nodule x", 0.3)),
+                wall.y + p.vary("nodule y", 30),
+                12 * swell(t, at - 14, at + 14),
+                11 * swell(t, at - 14, at + 14),
+                p.soft(40),
+                within=lung,
+                rough=4,
+            )
         for i, (cx, cy) in enumerate(ring(5, p.vary(f"hilum{side}", 1.0))):
             r = 5.5 * swell(t, 370, 500)
             s.add(x * 0.55 + cx * 14, wall.y + 8 + cy * 20, r * (0.7 + 0.1 * i), r, p.blood(0.8), within=lung)
@@ -126,7 +157,9 @@ def belly(s: Scene, p: Patient, t: float, wall: Wall) -> None:
 
 def _room(s: Scene, p: Patient, t: float, wall: Wall) -> int:
     if t >= 600:
-        return s.add(0, wall.y, wall.a, wall.b, p.fat(8), square=0.25, within=wall.cavity, texture="cloud", grain=18, scale=16)
+        return s.add(
+            0, wall.y, wall.a, wall.b, p.fat(8), square=0.25, within=wall.cavity, texture="cloud", grain=18, scale=16
+        )
     f = between(t, (468, 0.0), (485, 0.42), (520, 0.74), (560, 0.9), (600, 1.06))
     depth = between(t, (468, 0.0), (485, 0.42), (520, 0.7), (560, 0.85), (600, 1.1))
     lift = between(t, (485, -0.2), (560, -0.16), (600, 0.0)) * wall.b
@@ -142,7 +175,20 @@ def _upper_organs(s: Scene, p: Patient, t: float, wall: Wall, room: int) -> None
     f = between(t, (468, 0.5), (500, 0.95), (560, 1.0), (620, 0.72), (660, 0.48), (695 + shift, 0.0))
     liver = p.organ(60) + 0.35 * p.contrast + (0 if p.plain else p.vary("steatosis", 12))
     x = between(t, (468, -0.42), (540, -0.34), (620, -0.56), (690, -0.72)) * a
-    body = s.add(x, y - 0.02 * b, 0.66 * a * f, 0.98 * b * f, liver, within=wall.cavity, also=room, square=0.35, rough=4, texture="cloud", grain=6, scale=20)
+    body = s.add(
+        x,
+        y - 0.02 * b,
+        0.66 * a * f,
+        0.98 * b * f,
+        liver,
+        within=wall.cavity,
+        also=room,
+        square=0.35,
+        rough=4,
+        texture="cloud",
+        grain=6,
+        scale=20,
+    )
     if t < 600:
         g = swell(t, 460, 625)
         s.add(0.08 * a, y - 0.5 * b, 0.5 * a * g, 0.36 * b * g, liver, angle=-8, within=wall.cavity, also=room, rough=4)
@@ -153,7 +199,17 @@ def _upper_organs(s: Scene, p: Patient, t: float, wall: Wall, room: int) -> None
             g = swell(t, 575, 640)
             s.add(-0.45 * a, y - 0.25 * b, 17 * g, 22 * g, p.soft(10), angle=20)
     g = swell(t, 505 + p.vary("spleen", 10), 622)
-    s.add(0.74 * a, y + 0.35 * b, 27 * g, 46 * g, p.soft(55) + 0.4 * p.contrast, angle=-20, bend=0.25, within=wall.cavity, also=room)
+    s.add(
+        0.74 * a,
+        y + 0.35 * b,
+        27 * g,
+        46 * g,
+        p.soft(55) + 0.4 * p.contrast,
+        angle=-20,
+        bend=0.25,
+        within=wall.cavity,
+        also=room,
+    )
     _kidneys(s, p, t, wall, room)
     if 590 < t < 650 and not p.plain:
         s.add(8, y + 0.12 * b, 56, 11, p.soft(42) + 0.3 * p.contrast, angle=-14, bend=-0.5, within=room, rough=4)
@@ -166,7 +222,9 @@ def _stomach(s: Scene, p: Patient, t: float, wall: Wall, room: int) -> None:
     x, y = 0.42 * wall.a, wall.y - 0.35 * wall.b
     a, b = 40 * f, 34 * f
     wall_of = s.add(x, y, a, b, p.soft(45), angle=-30, within=room, rough=5)
-    inner = s.add(x, y, a - 4, b - 4, p.soft(20) + p.oral, angle=-30, within=wall_of, rough=5, texture="cloud", grain=40, scale=8)
+    inner = s.add(
+        x, y, a - 4, b - 4, p.soft(20) + p.oral, angle=-30, within=wall_of, rough=5, texture="cloud", grain=40, scale=8
+    )
     if p.gas > 0.25:
         s.add(x, y - b * (1.5 - p.gas), a * 1.2, b, -990, within=inner)
 
@@ -178,7 +236,7 @@ def _kidneys(s: Scene, p: Patient, t: float, wall: Wall, room: int) -> None:
         x = side * between(t, (588, 50), (700, 66)) * p.width**0.7
         y = wall.spine_y - 2
         s.add(x, y, 31 * f, 29 * f, p.organ(35) + 0.7 * p.contrast, angle=side * 30, within=wall.cavity)
-        if 0.75 < f and not p.plain:
+        if f > 0.75 and not p.plain:
             s.add(x - side * 13, y - 6, 14 * f, 9 * f, p.fat(20), angle=side * 30, edge=4)
             s.add(x - side * 14, y - 6, 7 * f, 5 * f, p.soft(12), angle=side * 30)
         if 575 < t < 600 and not p.plain:
@@ -192,7 +250,9 @@ def _retroperitoneum(s: Scene, p: Patient, t: float, wall: Wall, room: int) -> N
             f = between(t, (600, 0.3), (700, 1.0), (790, 1.05), (900, 0.8))
             x = between(t, (600, 30), (720, 42), (800, 62), (870, 74))
             dy = between(t, (600, 2), (760, -6), (850, -44))
-            s.add(side * x, y + dy, 19 * f, 22 * f, p.soft(56), within=wall.cavity, texture="strands", grain=-40, scale=14)
+            s.add(
+                side * x, y + dy, 19 * f, 22 * f, p.soft(56), within=wall.cavity, texture="strands", grain=-40, scale=14
+            )
     if p.plain:
         return
     old = 1 + max(p.age - 40, 0) * 0.006
@@ -218,18 +278,42 @@ def _bowel(s: Scene, p: Patient, t: float, wall: Wall, room: int) -> None:
         if not (605 if side < 0 else 570) < t < (790 if side < 0 else 780):
             continue
         x = side * 0.8 * wall.a + 5 * math.sin(t / 19 + side)
-        r = (24 if side < 0 else 17) * (1 + 0.25 * math.sin(t / 11 + p.vary("colon", 3))) * (1 + p.vary(f"colon{side}", 0.15))
+        r = (
+            (24 if side < 0 else 17)
+            * (1 + 0.25 * math.sin(t / 11 + p.vary("colon", 3)))
+            * (1 + p.vary(f"colon{side}", 0.15))
+        )
         _colon(s, p, x, wall.y + 0.25 * wall.b, r, r * 1.1, room)
     centre = 655 + p.vary("transverse", 22)
     if abs(t - centre) < 24:
         _colon(s, p, 0, wall.y - 0.72 * wall.b, 0.62 * wall.a, 21, room, bend=0.5)
     if 760 < t < 850:
-        _colon(s, p, between(t, (760, 55), (810, 10), (850, 0)), wall.spine_y - between(t, (760, 45), (850, 38)), 26, 18, room)
+        _colon(
+            s,
+            p,
+            between(t, (760, 55), (810, 10), (850, 0)),
+            wall.spine_y - between(t, (760, 45), (850, 38)),
+            26,
+            18,
+            room,
+        )
 
 
 def _colon(s: Scene, p: Patient, x: float, y: float, a: float, b: float, room: int, *, bend: float = 0.0) -> None:
     tube = s.add(x, y, a, b, p.soft(40), within=room, bend=bend, rough=3)
-    s.add(x, y, a - 2.5, b - 2.5, p.soft(20) + 0.7 * p.oral, within=tube, bend=bend, rough=3, texture="gas", grain=-500 * p.gas - 100, scale=6)
+    s.add(
+        x,
+        y,
+        a - 2.5,
+        b - 2.5,
+        p.soft(20) + 0.7 * p.oral,
+        within=tube,
+        bend=bend,
+        rough=3,
+        texture="gas",
+        grain=-500 * p.gas - 100,
+        scale=6,
+    )
     if p.gas > 0.2:
         s.add(x, y - b * (1.45 - p.gas), a * 1.1, b, -980, within=tube, bend=bend)
 

@@ -27,7 +27,7 @@ class Scene:
     """The shapes of one slice, in the order of painting; later ones cover earlier ones.
 
     `z_mm` is where the slice lies (it drives the textures, so that they go on from slice to slice), `seed` which
-    textures; none where `textured` is False. Shapes added while `shift` and `turn` (degrees) are set move with them about (0, 0).
+    textures; none where `textured` is False. Shapes added while `shift` and `turn` (degrees) are set move with them.
     """
 
     z_mm: float
@@ -70,10 +70,9 @@ class Scene:
         cx, cy = cos * x - sin * y + self.shift[0], sin * x + cos * y + self.shift[1]
         ca, sa = _rotation(self.turn + angle)
         a, b = max(a, 0.0), max(b, 0.0)
-        self.rows.append(
-            (cx, cy, ca, sa, a, b, square, bend, taper, hu, rough, edge, opacity)
-            + (TEXTURES[texture] if self.textured else 0, grain, scale, within, also, outside)
-        )
+        kind = TEXTURES[texture] if self.textured else 0
+        looks = (hu, rough, edge, opacity, kind, grain, scale)
+        self.rows.append((cx, cy, ca, sa, a, b, square, bend, taper, *looks, within, also, outside))
         return len(self.rows) - 1
 
     def moved(self, x: float, y: float) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Who lies on the table: the parameters of a virtual patient, and of the fixed phantom.
 
-Anatomy is written once, for a reference adult of 1750 mm; a position along the body there is called `t` (mm from the crown).
-A patient's own landmarks map their z to t, and their factors scale it in the plane.
+Anatomy is written once, for a reference adult of 1750 mm; a position along the body there is called `t` (mm from the
+crown). A patient's own landmarks map their z to t, and their factors scale it in the plane.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 from dataclasses import dataclass, field
 from functools import cache
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -29,13 +30,13 @@ LANDMARKS = {
     "ankle": 1660.0,
     "toes": 1800.0,
 }
-"""Position t in mm of the reference adult's landmarks; `apex` and `base` bound the lungs, `hip` tops the femoral head."""
+"""Position t in mm of the reference adult's landmarks; `apex` and `base` bound the lungs, `hip` tops the thigh bone."""
 _REFERENCE = tuple(LANDMARKS.values())
 
 
 @dataclass(frozen=True)
 class Patient:
-    """One body and how it lies. Lengths in mm, angles in degrees, HU where named so, factors of the reference adult else.
+    """One body and how it lies: lengths in mm, angles in degrees, HU where named so, else factors of the reference.
 
     `landmarks` are this body's z of `LANDMARKS`. `variety` scales every small, named variation (`vary`): 0 for the
     fixed phantom. `plain` paints one soft tissue for skin, fat, muscle and organs, as a moulded phantom has.
@@ -134,7 +135,7 @@ class Patient:
 
 @cache
 def fixed_phantom() -> Patient:
-    """Return the fixed phantom: an adult moulded of one soft tissue, with skeleton, lungs, liver, kidneys and mediastinum."""
+    """Return the fixed phantom: one soft tissue, with skeleton, lungs, liver, kidneys and heart."""
     return Patient(
         name="phantom",
         seed=0,
@@ -173,11 +174,17 @@ def virtual_patient(number: int) -> Patient:
         **_build(rng, height, mass_index, female),
         **_preparation(rng),
         **_posture(rng),
-        metal=_some(
-            rng, dental=0.35, hip=0.07, knee=0.06, spine=0.05, wires=0.08, pacer=0.06, line=0.2, nail=0.04
-        ),
+        metal=_some(rng, dental=0.35, hip=0.07, knee=0.06, spine=0.05, wires=0.08, pacer=0.06, line=0.2, nail=0.04),
         findings=_some(
-            rng, effusion=0.08, nodule=0.12, emphysema=0.15, ascites=0.05, calcified=0.4, scar=0.15, amputee=0.02
+            rng,
+            effusion=0.08,
+            nodule=0.12,
+            emphysema=0.15,
+            ascites=0.05,
+            calcified=0.4,
+            scar=0.15,
+            amputee=0.02,
+            mass=0.12,
         ),
     )
 
@@ -190,7 +197,7 @@ def _landmarks(rng: np.random.Generator, height: float) -> tuple[float, ...]:
     return tuple(float(v) for v in np.concatenate([[0.0], np.cumsum(own)]))
 
 
-def _build(rng: np.random.Generator, height: float, mass_index: float, female: bool) -> dict[str, float]:
+def _build(rng: np.random.Generator, height: float, mass_index: float, female: bool) -> dict[str, Any]:
     size = height / 1750.0
     girth = (mass_index / 24.0) ** 0.5
     return {
@@ -198,14 +205,12 @@ def _build(rng: np.random.Generator, height: float, mass_index: float, female: b
         "depth": float(size**0.7 * girth**0.85 * rng.normal(1.0, 0.06)),
         "head": float(size**0.35 * rng.normal(1.0, 0.035)),
         "limb": float(size**0.8 * girth**0.75 * rng.normal(1.0, 0.06)),
-        "fat_mm": float(
-            np.clip((mass_index - 15) * (1.55 if female else 1.15) * rng.normal(1, 0.2) + 3, 2.5, 60)
-        ),
+        "fat_mm": float(np.clip((mass_index - 15) * (1.55 if female else 1.15) * rng.normal(1, 0.2) + 3, 2.5, 60)),
         "visceral": float(np.clip((mass_index - 16) / 22 * rng.normal(1.0, 0.35), 0.05, 1.2)),
     }
 
 
-def _preparation(rng: np.random.Generator) -> dict[str, float]:
+def _preparation(rng: np.random.Generator) -> dict[str, Any]:
     return {
         "contrast": float(rng.choice([0.0, rng.uniform(60, 130), rng.uniform(130, 280)], p=[0.45, 0.35, 0.2])),
         "oral": float(rng.choice([0.0, rng.uniform(80, 400)], p=[0.7, 0.3])),
@@ -213,7 +218,7 @@ def _preparation(rng: np.random.Generator) -> dict[str, float]:
     }
 
 
-def _posture(rng: np.random.Generator) -> dict[str, object]:
+def _posture(rng: np.random.Generator) -> dict[str, Any]:
     crossed = rng.normal(0, 22, 2) * (rng.random() < 0.3)
     return {
         "arms": str(rng.choice(["down", "up", "folded"], p=[0.5, 0.38, 0.12])),

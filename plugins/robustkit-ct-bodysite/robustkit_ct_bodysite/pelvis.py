@@ -27,13 +27,36 @@ def _gluteal(s: Scene, p: Patient, t: float, wall: Wall, k: float) -> None:
     grain = -110 - p.age * 0.4
     for side in (-1, 1):
         f = between(t, (700, 0.2), (780, 0.9), (880, 1.0), (945, 0.8))
-        s.add(side * 88 * k, wall.spine_y + 26, 62 * f * k, 34 * f, p.fat(10), angle=side * -24, within=wall.skin, edge=3)
-        s.add(side * 88 * k, wall.spine_y + 26, 60 * f * k, 31 * f, p.soft(52), angle=side * -24, within=wall.skin, texture="strands", grain=grain, scale=14)
+        s.add(
+            side * 88 * k, wall.spine_y + 26, 62 * f * k, 34 * f, p.fat(10), angle=side * -24, within=wall.skin, edge=3
+        )
+        s.add(
+            side * 88 * k,
+            wall.spine_y + 26,
+            60 * f * k,
+            31 * f,
+            p.soft(52),
+            angle=side * -24,
+            within=wall.skin,
+            texture="strands",
+            grain=grain,
+            scale=14,
+        )
         if t > 840:
             s.add(side * 72 * k, -66 * p.depth, 22, 18, p.fat(10), within=wall.skin, edge=5)
             s.add(side * 66 * k, -70 * p.depth, 6, 6, p.blood(0.9), within=wall.skin)
             s.add(side * 55 * k, -66 * p.depth, 8, 7, p.blood(0.6), within=wall.skin)
-            s.add(side * 98 * k, -62 * p.depth, 18, 22, p.soft(55), within=wall.skin, texture="strands", grain=-60, scale=12)
+            s.add(
+                side * 98 * k,
+                -62 * p.depth,
+                18,
+                22,
+                p.soft(55),
+                within=wall.skin,
+                texture="strands",
+                grain=-60,
+                scale=12,
+            )
 
 
 def _wing(s: Scene, p: Patient, t: float, side: int, k: float, wall: Wall) -> None:
@@ -63,13 +86,28 @@ def _contents(s: Scene, p: Patient, t: float, wall: Wall) -> None:
     full = 0.75 + p.vary("bladder", 0.25)
     f = swell(t, 868 - 70 * full, 912)
     urine = p.soft(5) + (p.contrast * 2.0 if p.has("excretion", 0.25) else 0)
-    s.add(0, wall.y - 0.2 * wall.b, (50 * full * f + 3) * (f > 0), (36 * full * f + 3) * (f > 0), p.soft(42), within=wall.cavity)
+    s.add(
+        0,
+        wall.y - 0.2 * wall.b,
+        (50 * full * f + 3) * (f > 0),
+        (36 * full * f + 3) * (f > 0),
+        p.soft(42),
+        within=wall.cavity,
+    )
     s.add(0, wall.y - 0.2 * wall.b, 50 * full * f, 36 * full * f, urine, within=wall.cavity)
     if 840 < t < 920:
         s.add(0, wall.spine_y - 4, 17, 15, p.soft(42), within=wall.cavity)
         s.add(0, wall.spine_y - 6, 10, 8, -800 * p.gas + 20, within=wall.cavity)
     g = swell(t, 800, 880) if p.female else swell(t, 885, 935)
-    s.add(p.vary("uterus", 8), wall.spine_y - (34 if p.female else 28), 30 * g, 22 * g, p.soft(50) + 0.3 * p.contrast, within=wall.cavity, rough=3)
+    s.add(
+        p.vary("uterus", 8),
+        wall.spine_y - (34 if p.female else 28),
+        30 * g,
+        22 * g,
+        p.soft(50) + 0.3 * p.contrast,
+        within=wall.cavity,
+        rough=3,
+    )
 
 
 def _hip_bone(s: Scene, p: Patient, t: float, side: int, k: float) -> None:

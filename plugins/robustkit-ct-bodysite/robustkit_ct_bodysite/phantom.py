@@ -27,14 +27,17 @@ SIZE, FIELD_MM = 512, 500.0
 
 @dataclass(frozen=True)
 class View:
-    """What of the object is placed in the field: `centre` (mm) of the scanner's field in the body's frame, one leg or both."""
+    """What is placed in the field: `centre` (mm) of the field in the body's frame, one leg (-1, 1) or both."""
 
     centre: tuple[float, float] = (0.0, 0.0)
     only_leg: int = 0
     table: bool = True
 
 
-def scene(p: Patient, z_mm: float, view: View = View()) -> Scene:  # noqa: B008
+CENTRED = View()
+
+
+def scene(p: Patient, z_mm: float, view: View = CENTRED) -> Scene:
     """Return all shapes of the slice at z."""
     t = p.position(z_mm)
     lean = p.lean * (z_mm - 0.5 * (p.landmarks[0] + p.landmarks[-1]))
@@ -51,7 +54,12 @@ def scene(p: Patient, z_mm: float, view: View = View()) -> Scene:  # noqa: B008
 
 
 def render(
-    p: Patient, z_mm: float, *, view: View = View(), size: int = SIZE, fov_mm: float = FIELD_MM  # noqa: B008
+    p: Patient,
+    z_mm: float,
+    *,
+    view: View = CENTRED,
+    size: int = SIZE,
+    fov_mm: float = FIELD_MM,
 ) -> NDArray[np.float32]:
     """Return (size, size) float32 HU of the slice at z, a square field of `fov_mm` about the view's centre."""
     return STORAGE.apply(scene(p, z_mm, view).paint(size, fov_mm))
@@ -65,7 +73,7 @@ def central_z(p: Patient, site: str) -> float:
 
 @cache
 def phantom_slice(site: str, offset_mm: float = 0.0) -> Slice:
-    """Return the fixed phantom's slice `offset_mm` below the middle of `site` (one of `SITES`), 512 x 512 over 500 mm."""
+    """Return the fixed phantom's slice `offset_mm` below the middle of `site`: 512 x 512 over 500 mm."""
     p = fixed_phantom()
     z = central_z(p, site) + offset_mm
     pixels = render(p, z)

@@ -35,7 +35,19 @@ def trunk_wall(s: Scene, p: Patient, t: float) -> Wall:
     s.add(0, y, ao - 2, bo - 2, p.fat(), square=square, rough=1 + 0.1 * fat, texture="cloud", grain=10, scale=20)
     _breasts(s, p, t, ao, y - bo, fat)
     strands = 0.0 if p.plain else -100.0 - p.age * 0.3
-    flesh = s.add(0, -0.35 * belly, a + 0.15 * belly, b + 0.35 * belly, p.soft(54), square=square, rough=2, within=skin, texture="strands", grain=strands, scale=26)
+    flesh = s.add(
+        0,
+        -0.35 * belly,
+        a + 0.15 * belly,
+        b + 0.35 * belly,
+        p.soft(54),
+        square=square,
+        rough=2,
+        within=skin,
+        texture="strands",
+        grain=strands,
+        scale=26,
+    )
     spine_y = b - between(t, (300, 46), (400, 47), (600, 50), (740, 58), (850, 40))
     ca, cb = _cavity(a, b, t)
     ca, cb = ca + 0.12 * belly, cb + 0.3 * belly
@@ -62,10 +74,36 @@ def spine_and_ribs(s: Scene, p: Patient, t: float, wall: Wall) -> None:
 
 def _size(p: Patient, t: float) -> tuple[float, float]:
     a = between(
-        t, (285, 64), (300, 96), (315, 138), (335, 160), (380, 163), (440, 158), (520, 150), (600, 144), (660, 139), (720, 146), (790, 160), (850, 168), (905, 171), (945, 168)
+        t,
+        (285, 64),
+        (300, 96),
+        (315, 138),
+        (335, 160),
+        (380, 163),
+        (440, 158),
+        (520, 150),
+        (600, 144),
+        (660, 139),
+        (720, 146),
+        (790, 160),
+        (850, 168),
+        (905, 171),
+        (945, 168),
     )
     b = between(
-        t, (285, 60), (310, 72), (340, 88), (400, 106), (460, 113), (540, 110), (600, 104), (680, 94), (760, 97), (830, 106), (880, 104), (945, 94)
+        t,
+        (285, 60),
+        (310, 72),
+        (340, 88),
+        (400, 106),
+        (460, 113),
+        (540, 110),
+        (600, 104),
+        (680, 94),
+        (760, 97),
+        (830, 106),
+        (880, 104),
+        (945, 94),
     )
     if p.female:
         a *= between(t, (340, 0.93), (640, 0.94), (820, 1.05))
@@ -75,12 +113,29 @@ def _size(p: Patient, t: float) -> tuple[float, float]:
 
 
 def _fat(p: Patient, t: float) -> float:
-    return p.fat_mm * between(t, (290, 0.45), (400, 0.55), (560, 0.75), (680, 1.15), (800, 1.2), (900, 1.15), (945, 1.0))
+    return p.fat_mm * between(
+        t, (290, 0.45), (400, 0.55), (560, 0.75), (680, 1.15), (800, 1.2), (900, 1.15), (945, 1.0)
+    )
 
 
 def _cavity(a: float, b: float, t: float) -> tuple[float, float]:
-    ca = a - between(t, (300, 95), (330, 72), (380, 42), (450, 27), (560, 17), (650, 15), (720, 28), (790, 52), (850, 72), (900, 95), (945, 120))
-    cb = b - between(t, (300, 36), (340, 34), (400, 29), (460, 25), (600, 23), (680, 24), (760, 34), (850, 38), (900, 48), (945, 60))
+    ca = a - between(
+        t,
+        (300, 95),
+        (330, 72),
+        (380, 42),
+        (450, 27),
+        (560, 17),
+        (650, 15),
+        (720, 28),
+        (790, 52),
+        (850, 72),
+        (900, 95),
+        (945, 120),
+    )
+    cb = b - between(
+        t, (300, 36), (340, 34), (400, 29), (460, 25), (600, 23), (680, 24), (760, 34), (850, 38), (900, 48), (945, 60)
+    )
     return max(ca, 6.0), max(cb, 6.0)
 
 
@@ -90,7 +145,18 @@ def _back(s: Scene, p: Patient, t: float, a: float, b: float, flesh: int) -> Non
         size = between(t, (300, 20), (420, 18), (640, 26), (720, 27), (790, 15), (850, 6))
         x = side * size * 1.25
         s.add(x, b - size * 0.9, size * 1.15, size * 0.85, fat, within=flesh, square=0.3)
-        s.add(x, b - size * 0.9, size * 1.1, size * 0.8, p.soft(54), within=flesh, square=0.3, texture="strands", grain=-80 - p.age * 0.5, scale=13)
+        s.add(
+            x,
+            b - size * 0.9,
+            size * 1.1,
+            size * 0.8,
+            p.soft(54),
+            within=flesh,
+            square=0.3,
+            texture="strands",
+            grain=-80 - p.age * 0.5,
+            scale=13,
+        )
         if t < 480:
             _shoulder(s, p, t, side, a, b, flesh)
 
@@ -153,7 +219,19 @@ def _breasts(s: Scene, p: Patient, t: float, a: float, front: float, fat: float)
         s.add(x, y, w - 2, d - 2, p.fat(), angle=side * 14, taper=0.15, texture="cloud", grain=10, scale=12)
         if p.female and not p.plain:
             gland = 0.75 - max(p.age - 35, 0) * 0.008
-            s.add(x, y - 0.25 * d, w * gland, d * gland * 0.7, p.soft(25), angle=side * 14, within=shell, texture="strands", grain=-110, scale=12, rough=5)
+            s.add(
+                x,
+                y - 0.25 * d,
+                w * gland,
+                d * gland * 0.7,
+                p.soft(25),
+                angle=side * 14,
+                within=shell,
+                texture="strands",
+                grain=-110,
+                scale=12,
+                rough=5,
+            )
         s.add(x + side * 4, y - d + 2, 4, 3, p.soft(40))
 
 
@@ -174,7 +252,16 @@ def _raised(s: Scene, p: Patient, t: float, side: int) -> None:
     bent = 0.5 + 0.5 * min(max(p.vary("elbow"), -1), 1)
     if t > 20 + 120 * bent:
         x = between(t, (0, 105 + 50 * bent), (150, 130 + 25 * bent), (300, 142), (350, 135)) * p.width
-        limb(s, p, side * x, -8 + p.vary(f"arm y{side}", 12), between(t, (0, 36), (200, 44), (320, 56)) * p.limb, t, f"arm{side}", bones=1)
+        limb(
+            s,
+            p,
+            side * x,
+            -8 + p.vary(f"arm y{side}", 12),
+            between(t, (0, 36), (200, 44), (320, 56)) * p.limb,
+            t,
+            f"arm{side}",
+            bones=1,
+        )
     if t < 160 + 60 * bent:
         x = between(t, (0, 30 + 60 * bent), (160, 90 + 50 * bent), (220, 140))
         y = between(t, (0, -60 - 50 * bent), (200, -40))
@@ -187,9 +274,26 @@ def _lowered(s: Scene, p: Patient, t: float, side: int) -> None:
         return
     a, _ = _size(p, t)
     beside = a + 0.85 * _fat(p, t) + p.vary(f"arm gap{side}", 7) + 6
-    r = between(t, (306, 14), (320, 40), (345, 52), (400, 49), (560, 40), (640, 43), (720, 38), (830, 27), (870, 33), (930, 30), (950, 8))
+    r = between(
+        t,
+        (306, 14),
+        (320, 40),
+        (345, 52),
+        (400, 49),
+        (560, 40),
+        (640, 43),
+        (720, 38),
+        (830, 27),
+        (870, 33),
+        (930, 30),
+        (950, 8),
+    )
     r *= p.limb * between(t, (306, 1.0), (400, 1.0))
-    x = between(t, (306, 128), (330, 152), (360, 168)) * p.width + r * 0.2 if t < 360 else max(beside + r * 0.82, 165 * p.width)
+    x = (
+        between(t, (306, 128), (330, 152), (360, 168)) * p.width + r * 0.2
+        if t < 360
+        else max(beside + r * 0.82, 165 * p.width)
+    )
     y = between(t, (306, 0), (400, 10), (640, 22), (830, 6))
     if p.arms == "folded" and t > 560:
         if t > 680:
@@ -217,7 +321,9 @@ def limb(s: Scene, p: Patient, x: float, y: float, r: float, t: float, name: str
     head = between(t, (312, 0.0), (322, 20.0), (345, 23.0), (365, 12.5)) if bones == 1 and 312 < t < 365 else 11.0
     if bones == 1:
         s.add(x, y, head, head, 1150 * p.bone)
-        s.add(x, y, head - 4 if head < 13 else head - 1.5, head - 4 if head < 13 else head - 1.5, 60 if head < 13 else 250)
+        s.add(
+            x, y, head - 4 if head < 13 else head - 1.5, head - 4 if head < 13 else head - 1.5, 60 if head < 13 else 250
+        )
     else:
         for turn in (-1, 1):
             s.add(x + turn * 6, y + turn * 11, 6.5, 7.5, 1150 * p.bone)
