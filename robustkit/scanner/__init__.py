@@ -9,8 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from robustkit.scanner.measure import measured_sigma
     from robustkit.scanner.model import ScannerNoise, fit_scanner
-    from robustkit.scanner.patients import measured_sigma, simulate_repeats
+    from robustkit.scanner.patients import simulate_repeats
     from robustkit.scanner.scanner import VirtualScanner
 
 __all__ = ["ScannerNoise", "VirtualScanner", "fit_scanner", "measured_sigma", "simulate_repeats"]
@@ -19,7 +20,7 @@ _HOME = {
     "VirtualScanner": "scanner",
     "ScannerNoise": "model",
     "fit_scanner": "model",
-    "measured_sigma": "patients",
+    "measured_sigma": "measure",
     "simulate_repeats": "patients",
 }
 

@@ -1,8 +1,8 @@
 """What counting does to the log data of a ray: mean and variance of -ln(max(c, 1) / lambda).
 
-c ~ Poisson(lambda) + N(0, electronic^2). To first order the variance is 1 / lambda + electronic^2 / lambda^2 (Massoumzadeh
-et al. 2009); at few counts the logarithm and its floor change both moments, so they are integrated, once for each
-electronic noise, over the very transform that the realizations go through.
+c ~ Poisson(lambda) + N(0, electronic^2). To first order the variance is 1 / lambda + electronic^2 / lambda^2
+(Massoumzadeh et al. 2009); at few counts the logarithm and its floor change both moments, so they are integrated, once
+for each electronic noise, over the very transform that the realizations go through.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def check_kernel(name: str) -> str:
 
 def response(name: str, detector_mm: float, length: int) -> NDArray[np.float64]:
     """Return the real, even frequency response (length // 2 + 1,) of a kernel, in 1 / mm, for rows of `length`."""
-    frequency = np.fft.rfftfreq(length, detector_mm)
+    frequency = np.asarray(np.fft.rfftfreq(length, detector_mm), dtype=np.float64)
     ramp = np.fft.rfft(_ramp_taps(detector_mm, length)).real * detector_mm
     return np.asarray(ramp * KERNELS[name](frequency), dtype=np.float64)
 

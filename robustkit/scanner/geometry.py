@@ -49,12 +49,12 @@ class Geometry:
     @property
     def angles(self) -> NDArray[np.float64]:
         """(views,) radians."""
-        return np.arange(self.views) * (math.pi / self.views)
+        return np.arange(self.views, dtype=np.float64) * np.float64(math.pi / self.views)
 
     @property
     def positions_mm(self) -> NDArray[np.float64]:
         """(detectors,) distance of each ray from the axis."""
-        return (np.arange(self.detectors) - 0.5 * (self.detectors - 1)) * self.detector_mm
+        return (np.arange(self.detectors, dtype=np.float64) - 0.5 * (self.detectors - 1)) * np.float64(self.detector_mm)
 
     def centres(self, every: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return y (rows) and x (columns) of the pixels [every // 2 :: every], in detector widths from the centre."""

@@ -30,10 +30,8 @@ _SECOND_FIELD = 1 << 24
 """Row of a realization's white field where the electronic noise of the exact rays begins."""
 
 
-@nb.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _add_lines(
-    image: Any, ends: Any, line_mm: float, sample_mm: float, a: float, b: float, det: float, row: Any
-) -> None:
+@nb.njit(nogil=True, cache=True)
+def _add_lines(image: Any, ends: Any, line_mm: float, sample_mm: float, a: float, b: float, det: Any, row: Any) -> None:
     """Add to `row` the integrals of `image` along rays that step from line to line (Joseph 1982)."""
     lines, samples = image.shape[0], image.shape[1] - 2
     step = det / (a * sample_mm)
@@ -54,7 +52,7 @@ def _add_lines(
     row *= np.float32(line_mm / abs(a))
 
 
-@nb.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@nb.njit(nogil=True, cache=True)
 def _nonzero_ends(image: Any) -> Any:
     """For each line, the open interval of sample positions between which it is not zero."""
     ends = np.zeros((image.shape[0], 2))
@@ -66,8 +64,8 @@ def _nonzero_ends(image: Any) -> Any:
     return ends
 
 
-@nb.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def project(image: Any, turned: Any, pixel_mm: Any, cosine: Any, sine: Any, det: float, out: Any) -> None:
+@nb.njit(nogil=True, cache=True)
+def project(image: Any, turned: Any, pixel_mm: Any, cosine: Any, sine: Any, det: Any, out: Any) -> None:
     """Line integrals of `image` (H, W + 2; a column of zeros on either side) into `out` (views, detectors).
 
     `turned` is the image's transpose with its own two columns of zeros; each view steps along the axis that its rays
@@ -83,8 +81,8 @@ def project(image: Any, turned: Any, pixel_mm: Any, cosine: Any, sine: Any, det:
             _add_lines(turned, turned_ends, dx, dy, sine[v], cosine[v], det, out[v])
 
 
-@nb.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def poisson_quantile(mean: float, z: float) -> float:
+@nb.njit(nogil=True, cache=True)
+def poisson_quantile(mean: Any, z: Any) -> Any:
     """Poisson(mean) counts at the quantile Phi(z): exact below 200, Cornish-Fisher above."""
     if mean > 200.0:
         root = math.sqrt(mean)
@@ -100,14 +98,14 @@ def poisson_quantile(mean: float, z: float) -> float:
     return float(k)
 
 
-@nb.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def goes_exact(mean: float, electronic: float) -> bool:
+@nb.njit(nogil=True, cache=True)
+def goes_exact(mean: Any, electronic: Any) -> Any:
     """Say whether a ray of `mean` counts is drawn the exact way."""
     return mean < EXACT_BELOW or mean + electronic * electronic > (MAX_SPREAD * mean) ** 2
 
 
-@nb.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})  # type: ignore[untyped-decorator]
-def log_noise(z: Any, mean: Any, electronic: float, out: Any) -> None:
+@nb.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+def log_noise(z: Any, mean: Any, electronic: Any, out: Any) -> None:
     """-ln(c / mean) of counts c ~ Poisson(mean) + N(0, electronic^2) at the normal quantiles z, for many counts.
 
     Counts by the Cornish-Fisher expansion with the cumulants of the sum, mean + electronic^2, mean, mean; the
@@ -136,8 +134,8 @@ def log_noise(z: Any, mean: Any, electronic: float, out: Any) -> None:
         out[d] = np.float32(-2.0) * s * p
 
 
-@nb.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _exact_rays(z: Any, mean: Any, electronic: float, row: int, words: Any, out: Any) -> None:
+@nb.njit(nogil=True, cache=True)
+def _exact_rays(z: Any, mean: Any, electronic: Any, row: int, words: Any, out: Any) -> None:
     """Redo, the exact way, the rays of one view that few photons reach."""
     second = np.empty(0, np.float32)
     for d in range(mean.size):
@@ -149,9 +147,9 @@ def _exact_rays(z: Any, mean: Any, electronic: float, row: int, words: Any, out:
             out[d] = -math.log(max(counts, 1.0) / mean[d])
 
 
-@nb.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@nb.njit(nogil=True, cache=True)
 def sinogram_noise(
-    transmission: Any, photons: Any, electronic: float, words: Any, view: int, start: int, out: Any
+    transmission: Any, photons: Any, electronic: Any, words: Any, view: int, start: int, out: Any
 ) -> None:
     """Noise of the log data of one scan, q - p with q = -ln(max(c, 1) / c0), for a block of views.
 
@@ -177,7 +175,7 @@ def sinogram_noise(
             _exact_rays(z, mean, electronic, view + v, words, rays)
 
 
-@nb.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@nb.njit(nogil=True, cache=True)
 def interleave(rows: Any, out: Any) -> None:
     """Copy rows (B <= LANES, V, >= n) into out (V, n, LANES); lanes without a row keep what they hold."""
     for v in range(out.shape[0]):
@@ -186,7 +184,7 @@ def interleave(rows: Any, out: Any) -> None:
                 out[v, d, b] = rows[b, v, d]
 
 
-@nb.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@nb.njit(nogil=True, cache=True)
 def backproject(sinogram: Any, cosine: Any, sine: Any, xs: Any, ys: Any, centre: Any, out: Any) -> None:
     """Add to `out` (H, W, LANES) the views of `sinogram` (V, n, LANES), linearly interpolated at each pixel.
 
@@ -211,7 +209,7 @@ def backproject(sinogram: Any, cosine: Any, sine: Any, xs: Any, ys: Any, centre:
                         store(out, k, total)
 
 
-@nb.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@nb.njit(nogil=True, cache=True)
 def backproject_variance(
     variance: Any, dip: Any, cosine: Any, sine: Any, xs: Any, ys: Any, centre: Any, out: Any
 ) -> None:
@@ -235,7 +233,7 @@ def backproject_variance(
             store(out, k, total)
 
 
-@nb.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@nb.njit(nogil=True, cache=True)
 def separate(image: Any, scale: Any, out: Any) -> None:
     """Copy image (H, W, LANES) times `scale` into out (B <= LANES, H, W)."""
     for y in range(image.shape[0]):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic, models, register_model
 from numpy.typing import NDArray
@@ -23,18 +23,15 @@ _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _FUSED = ("contract",)
 
 
-class _LanesType(types.Type):  # type: ignore[misc]
+class _LanesType(types.Type):
     """The numba type of one vector of lanes."""
 
-    def __init__(self) -> None:
-        super().__init__(name="RobustkitLanes16f")
+
+_lanes = _LanesType("RobustkitLanes16f")  # type: ignore[no-untyped-call]
 
 
-_lanes = _LanesType()
-
-
-@register_model(_LanesType)  # type: ignore[untyped-decorator]
-class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+@register_model(_LanesType)
+class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, _VECTOR)
 
@@ -61,8 +58,7 @@ def _spread(builder: Any, scalar: Any) -> Any:
     return builder.shuffle_vector(one, undefined, zeros)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def load(typingctx: Any, array: Any, index: Any) -> Any:
+def _load(typingctx: Any, array: Any, index: Any) -> Any:
     """Vector number `index` (unsigned) of a contiguous array (..., LANES)."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -71,8 +67,7 @@ def load(typingctx: Any, array: Any, index: Any) -> Any:
     return _lanes(array, index), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+def _store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
     """Write a vector as number `index` (unsigned) of a contiguous array (..., LANES)."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -82,8 +77,7 @@ def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, index, value), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def add_lerp(typingctx: Any, total: Any, left: Any, right: Any, weight: Any) -> Any:
+def _add_lerp(typingctx: Any, total: Any, left: Any, right: Any, weight: Any) -> Any:
     """Total + left + weight (right - left); `weight` is one float32 for all lanes."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -94,8 +88,7 @@ def add_lerp(typingctx: Any, total: Any, left: Any, right: Any, weight: Any) -> 
     return _lanes(total, left, right, types.float32), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def add_scaled(typingctx: Any, total: Any, value: Any, weight: Any) -> Any:
+def _add_scaled(typingctx: Any, total: Any, value: Any, weight: Any) -> Any:
     """Total + weight value; `weight` is one float32 for all lanes."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -103,3 +96,9 @@ def add_scaled(typingctx: Any, total: Any, value: Any, weight: Any) -> Any:
         return builder.fadd(total, builder.fmul(_spread(builder, weight), value, flags=_FUSED), flags=_FUSED)
 
     return _lanes(total, value, types.float32), codegen
+
+
+load: Any = intrinsic(_load)
+store: Any = intrinsic(_store)
+add_lerp: Any = intrinsic(_add_lerp)
+add_scaled: Any = intrinsic(_add_scaled)

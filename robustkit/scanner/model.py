@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from robustkit.errors import DataError, UsageError
 from robustkit.scanner.filters import check_kernel
-from robustkit.scanner.patients import BODY_HU, as_object, kernel_class
+from robustkit.scanner.patients import kernel_class
 from robustkit.scanner.scanner import VirtualScanner
+from robustkit.scanner.truncation import BODY_HU, as_object
 from robustkit.seeding import Draw
 from robustkit.types import Image, RepeatScans, Slice
 
@@ -68,7 +69,8 @@ class ScannerNoise:
         source = self.add_to_source or math.inf
         if not 0 < level < source:
             raise UsageError(
-                f"noise can be added only below the image's own {source:g} mAs, not at {level:g} mAs; leave that level out"
+                f"noise can be added only below the image's own {source:g} mAs, not at {level:g} mAs; "
+                "leave that level out"
             )
         less, more = 1.0 / source, 1.0 / level
         return replace(
@@ -78,8 +80,8 @@ class ScannerNoise:
     def _check(self, clean: Image) -> None:
         if clean.shape != self.item.pixels.shape:
             raise DataError(
-                f"this noise was fitted to a slice of {self.item.pixels.shape} px, not {clean.shape}; fit it to the image's "
-                "own repeats"
+                f"this noise was fitted to a slice of {self.item.pixels.shape} px, not {clean.shape}; "
+                "fit it to the image's own repeats"
             )
 
     def _padding_free(self, noise: Image) -> Image:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -43,12 +43,12 @@ class Projection(NamedTuple):
 
 
 class _Lane(NamedTuple):
-    """One reconstruction: whose rays, its noise (photons per ray and a draw's words; None is no noise), signal or not."""
+    """One reconstruction: whose rays, its noise (photons per ray, a draw's words; None is no noise), signal or not."""
 
     projection: Projection
     photons: float | None
     words: NDArray[np.uint32] | None
-    signal: bool
+    signal: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,9 @@ class VirtualScanner:
         `every` > 1 reconstructs the pixels [every // 2 :: every] of either axis alone, with the very values they
         have in the full image.
         """
-        image = self._reconstruct([_Lane(self.project(item), None, None, True)], every)[0]
-        return np.subtract(image, np.float32(1000.0), out=image)
+        image: Image = self._reconstruct([_Lane(self.project(item), None, None, signal=True)], every)[0]
+        image -= np.float32(1000.0)
+        return image
 
     def noise(self, item: Slice, mas: float, draws: Sequence[Draw], *, every: int = 1) -> Image:
         """Return the noise of scans of a slice at `mas`, one a draw: (B, H, W) float32 HU, unrounded.
@@ -122,7 +123,7 @@ class VirtualScanner:
         """Return the noise of each draw at each mAs: (B, L, H, W) float32 HU. Each level costs a scan."""
         projection = self.project(item)
         photons = [self.photons_per_ray(mas) for mas in levels]
-        lanes = [_Lane(projection, n0, _words(draw), False) for draw in draws for n0 in photons]
+        lanes = [_Lane(projection, n0, _words(draw)) for draw in draws for n0 in photons]
         flat = self._reconstruct(lanes, every)
         return flat.reshape(len(draws), len(photons), *flat.shape[1:])
 
@@ -160,23 +161,22 @@ class VirtualScanner:
         fraction of its cost when only one scan of each is wanted.
         """
         levels = [float(mas)] * len(items) if isinstance(mas, int | float) else [float(m) for m in mas]
-        found: list[Image] = []
-        for start in range(0, len(items), _LANES):
-            group = items[start : start + _LANES]
-            lanes = [
-                _Lane(
-                    self.project(item), self.photons_per_ray(m), _words(Draw(seed, stream, item.id, realization)), True
-                )
-                for item, m in zip(group, levels[start : start + _LANES], strict=True)
-            ]
+        if len(levels) != len(items):
+            raise UsageError(f"{len(items)} slices and {len(levels)} mAs: give one mAs for all, or one for each slice")
+        images: dict[int, Image] = {}
+        for numbers in _blocks(len(items), _LANES):
+            group = list(zip(range(len(items))[numbers], items[numbers], levels[numbers], strict=True))
+            lanes = {
+                i: _Lane(self.project(item), self.photons_per_ray(m), _words(Draw(seed, stream, item.id, realization)))
+                for i, item, m in group
+            }
             for where in _same_geometry(lanes):
-                images = self._reconstruct([lanes[i] for i in where], every)
-                found += [(start + i, image) for i, image in zip(where, images, strict=True)]  # type: ignore[misc]
-        ordered = [image for _, image in sorted(found, key=lambda pair: pair[0])]  # type: ignore[misc]
-        return [_store(item, image - np.float32(1000.0), every) for item, image in zip(items, ordered, strict=True)]
+                found = self._reconstruct([lanes[i]._replace(signal=True) for i in where], every)
+                images.update(zip(where, found, strict=True))
+        return [_store(item, images[i] - np.float32(1000.0), every) for i, item in enumerate(items)]
 
     def sd_map(self, item: Slice, mas: float, *, every: int = 1) -> Image:
-        """Return the standard deviation of each pixel over scans of a slice at `mas`, analytic: (H, W) HU, unrounded."""
+        """Return each pixel's standard deviation over scans of a slice at `mas`, analytic: (H, W) float32 HU."""
         return self.sd_at(item, [mas], every=every)[0]
 
     def sd_at(self, item: Slice, levels: Sequence[float], *, every: int = 1) -> Image:
@@ -188,7 +188,9 @@ class VirtualScanner:
         projection = self.project(item)
         photons = [self.photons_per_ray(mas) for mas in levels]
         parts = [self._variance(projection, photons[i : i + _LANES], every) for i in range(0, len(photons), _LANES)]
-        return np.sqrt(np.concatenate(parts))
+        variance: Image = np.concatenate(parts)
+        np.sqrt(variance, out=variance)
+        return variance
 
     def describe(self) -> str:
         """Return the sentence fragment by which outputs name this scanner."""
@@ -379,9 +381,9 @@ def _blocks(total: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
-def _same_geometry(lanes: Sequence[_Lane]) -> list[list[int]]:
+def _same_geometry(lanes: Mapping[int, _Lane]) -> list[list[int]]:
     groups: dict[Geometry, list[int]] = {}
-    for i, lane in enumerate(lanes):
+    for i, lane in lanes.items():
         groups.setdefault(lane.projection.geometry, []).append(i)
     return list(groups.values())
 
