@@ -59,7 +59,9 @@ class NoiseChoice:
             digest.update(f"{repeats.mas}{repeats.pixel_mm}".encode())
             digest.update(np.ascontiguousarray(repeats.pixels).data)
         if source.profile is not None:
-            digest.update(source.profile.fingerprint.encode())
+            digest.update(f"{source.profile.id}{source.profile.mas}{source.profile.patch}".encode())
+            digest.update(np.ascontiguousarray(source.profile.spectra).data)
+            digest.update(np.ascontiguousarray(source.profile.sigma).data)
         if source.clean is not None:
             digest.update(np.ascontiguousarray(source.clean).data)
         return digest.hexdigest()
@@ -135,7 +137,7 @@ def prepare(source: Source, choice: NoiseChoice) -> Case:
         noise = _fitted(from_profile, source.profile, settings, choice.name)
         origin = f"profile of {source.profile.id} ({source.profile.source})"
     else:
-        noise = _fitted(fit, fit_set(source.repeats), settings, choice.name)
+        noise = _fitted(fit, _fit_data(fit, source.repeats), settings, choice.name)
         origin = fit_set(source.repeats).source if source.repeats else "stated settings"
     story = {
         "slice": source.slice.id,
@@ -147,6 +149,16 @@ def prepare(source: Source, choice: NoiseChoice) -> Case:
         "report": dict(getattr(noise, "report", {}) or {}),
     }
     return Case(source.slice, clean, noise, story)
+
+
+def _fit_data(fit: Fit, repeats: Sequence[RepeatScans]) -> RepeatScans | Sequence[RepeatScans] | None:
+    """Return what a fit takes: one set; or all sets, the quietest last, where it says that it fits a dose law."""
+    if not repeats:
+        return None
+    first = fit_set(repeats)
+    if len(repeats) > 1 and getattr(fit, "takes_several_sets", False):
+        return [first, *(r for r in repeats if r is not first)]
+    return first
 
 
 def fit_set(repeats: Sequence[RepeatScans]) -> RepeatScans:
@@ -161,7 +173,7 @@ def centre_set(repeats: Sequence[RepeatScans]) -> RepeatScans:
 
 def refers_to_sigma(choice: NoiseChoice) -> bool:
     """Say whether the noise needs no repeats at all, being given by its settings."""
-    return choice.name == "white" and "sigma" in choice.settings
+    return choice.name == "white" and ("sigma" in choice.settings or choice.settings.get("unit") == "sigma")
 
 
 def _from_repeats(group: Sequence[RepeatScans]) -> Source:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robustkit import audit, cases, files, results, run, rundir
+from robustkit import audit, cases, files, outputs, results, run, rundir
 from robustkit.errors import DataError, UsageError
+from robustkit.models import ModelRef, refer
 from robustkit.types import Classifier, Image, RepeatScans, Slice
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def replay_scans(
     if clean == "slice":
         raise UsageError("repeat scans have no slice apart from themselves; --clean takes mean or a path")
     gate = None if max_sar is None else Gate(parse_rate(max_sar))
-    reference = run.refer(model, spec or {})
+    reference = refer(model, spec or {})
     classifier = reference.load()
     sources = cases.gather(None, repeats, [], clean)
     levels = _levels(sources)
@@ -54,11 +55,11 @@ def replay_scans(
         told = [_score_source(classifier, source, batch) for source in sources]
         floor = audit.tie_limit(audit.merge_null_audits(t["null"] for t in told))
         table = _table(directory, sources, told, classifier.classes, floor)
-        summary = run.summarise(table, told, plan, classifier.classes, confidence, gate)
-        run.write_results(directory, table, summary, told)
+        summary = outputs.summarise(table, told, plan, classifier.classes, confidence, gate)
+        outputs.write_results(directory, table, summary, told)
         elapsed = time.monotonic() - started
-        files.write_json(path / "run.json", run.provenance(directory, command, elapsed))
-        run.finish(directory)
+        files.write_json(path / "run.json", outputs.provenance(directory, command, elapsed))
+        outputs.finish(directory)
     return run.Outcome(summary, table, path, exit_code(summary))
 
 
@@ -92,9 +93,7 @@ def _levels(sources: Sequence[cases.Source]) -> list[float]:
     return sorted({float(mas) for mas in doses if mas is not None})
 
 
-def _plan(
-    reference: run.ModelRef, sources: Sequence[cases.Source], levels: Sequence[float], batch: int
-) -> dict[str, Any]:
+def _plan(reference: ModelRef, sources: Sequence[cases.Source], levels: Sequence[float], batch: int) -> dict[str, Any]:
     choice = cases.NoiseChoice(MEASURED)
     most = max(len(repeats.pixels) for source in sources for repeats in source.repeats)
     return run.make_plan(reference, choice, sources, levels, most, 0, batch)

@@ -5,26 +5,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import math
-import os
-import platform
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robustkit import audit, cases, engine, files, registry, rundir
-from robustkit.errors import ModelError, RobustkitError, UsageError
-from robustkit.types import Classifier, Image
+from robustkit import audit, cases, engine, files, outputs, registry, rundir
+from robustkit.errors import RobustkitError, UsageError
+from robustkit.models import ModelRef, refer
+from robustkit.types import Classifier
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,28 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_MAS = (12.5, 25.0, 37.5, 50.0, 75.0, 100.0, 150.0, 175.0, 200.0, 225.0, 325.0, 400.0, 500.0)
 DEFAULT_N = 1000
 SD_MAP_PIXELS = 256
-GALLERY = 6
-"""Flips at most that a report shows."""
-HASHED = (".parquet", ".json", ".npz", ".xml")
 Progress = Callable[[int, int], None]
-log = logging.getLogger("robustkit")
-
-
-@dataclass(frozen=True)
-class ModelRef:
-    """A model as it travels to a worker: a path or a plugin's name with its input spec, or the object itself."""
-
-    name: str
-    sha256: str
-    path: str | None = None
-    spec: Mapping[str, Any] = field(default_factory=dict)
-    instance: Classifier | None = None
-
-    def load(self) -> Classifier:
-        """Return the classifier, loaded once a process."""
-        if self.instance is not None:
-            return self.instance
-        return _load_once(self.path or self.name, json.dumps(dict(self.spec), sort_keys=True, default=list))
 
 
 @dataclass(frozen=True)
@@ -95,6 +69,7 @@ def audit_model(
     max_sar: float | str | None = None,
     at: float | None = None,
     only_class: str | None = None,
+    until_decided: bool = False,
     spec: Mapping[str, Any] | None = None,
     batch: int = 16,
     jobs: int | None = None,
@@ -108,7 +83,9 @@ def audit_model(
     """Audit one model: which answers change with noise alone, at which dose.
 
     Parameters mirror `robustkit audit` (`settings` is `--set`, `only_class` is `--class`, `spec` the input-spec
-    flags); `model` may also be a classifier object. `progress(done, total)` is told of finished shards.
+    flags); `model` may also be a classifier object. `progress(done, total)` is told of finished shards. With
+    `until_decided` the run grows until the gate is decided, `n` being the most it may draw; its bounds then allow
+    for the looking (a confidence sequence).
 
     Returns
     -------
@@ -125,7 +102,9 @@ def audit_model(
     chosen = check_levels(levels or DEFAULT_MAS, n, seed, batch)
     if at is not None and at not in chosen:
         chosen = check_levels([*chosen, at], n, seed, batch)
-    gate = None if max_sar is None else Gate(parse_rate(max_sar), at=at, only_class=only_class)
+    if until_decided and max_sar is None:
+        raise UsageError("--until-decided needs a gate to decide: give --max-sar P%")
+    gate = None if max_sar is None else Gate(parse_rate(max_sar), at, only_class, sequential=until_decided)
     choice = cases.NoiseChoice(noise, dict(settings or {}), seed, image_mas)
     registry.default().noise_model(noise)
     reference = refer(model, spec or {})
@@ -137,15 +116,19 @@ def audit_model(
     started = time.monotonic()
     with rundir.locked(path):
         directory = rundir.start(path, plan, resume=resume)
-        files.write_json(path / "run.json", provenance(directory, command))
-        work_off(directory, sources, choice, reference, n, engine.choose(jobs, dask), progress)
-        table, told = gather_results(directory, n, classes)
-        summary = summarise(table, told, plan, classes, confidence, gate)
-        write_results(directory, table, summary, told)
-        write_gallery(directory, sources, choice, reference, table, gallery)
+        files.write_json(path / "run.json", outputs.provenance(directory, command))
+        work_map = engine.choose(jobs, dask)
+        for drawn in looks(n) if until_decided else [n]:
+            work_off(directory, sources, choice, reference, drawn, work_map, progress)
+            table, told = gather_results(directory, drawn, classes)
+            summary = outputs.summarise(table, told, {**plan, "n": drawn}, classes, confidence, gate)
+            if until_decided and summary["gate"]["verdict"] != "inconclusive":
+                break
+        outputs.write_results(directory, table, summary, told)
+        outputs.write_gallery(directory, sources, choice, reference, table, gallery)
         elapsed = time.monotonic() - started
-        files.write_json(path / "run.json", provenance(directory, command, elapsed))
-        finish(directory)
+        files.write_json(path / "run.json", outputs.provenance(directory, command, elapsed))
+        outputs.finish(directory)
     from robustkit.summary import exit_code
 
     return Outcome(summary, table, path, exit_code(summary))
@@ -163,49 +146,13 @@ def check_levels(levels: Iterable[float], n: int, seed: int, batch: int) -> list
     return found
 
 
-def refer(model: str | Path | Classifier, spec: Mapping[str, Any]) -> ModelRef:
-    """Return a reference to a model by path, by the name a plugin gives it, or to the object itself."""
-    if not isinstance(model, str | Path):
-        source = getattr(model, "source", None) or {}
-        return ModelRef(type(model).__name__, str(source.get("sha256", "")), instance=model)
-    name = str(model)
-    offered = registry.default().models()
-    if name in offered:
-        if spec:
-            raise UsageError(f"{name!r} is a plugin's model and brings its own input spec; drop the spec flags")
-        source = getattr(offered[name](), "source", None) or {}
-        return ModelRef(name, str(source.get("sha256", "")))
-    path = Path(name)
-    if not path.exists():
-        if path.suffix or len(path.parts) > 1:
-            raise ModelError(f"no such model file: {name}")
-        raise UsageError(f"unknown model {name!r}: no such file, and plugins offer: {', '.join(offered) or 'none'}")
-    return ModelRef(path.name, hash_file(path), str(path.resolve()), dict(spec))
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file, or of all files of a folder with their relative names."""
-    total = hashlib.sha256()
-    for item in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-        if path.is_dir():
-            total.update(str(item.relative_to(path)).encode())
-        with item.open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())
-    return total.hexdigest()
-
-
-@lru_cache(maxsize=2)
-def _load_once(name: str, spec: str) -> Classifier:
-    offered = registry.default().models()
-    if name in offered:
-        return offered[name]()
-    model = registry.default().load_model(Path(name), json.loads(spec))
-    if model is None:
-        raise ModelError(
-            f"{Path(name).name} is no model that robustkit or a plugin can open; it opens .onnx, .pt2, TorchScript, "
-            "state dict with --arch, .keras, .h5 and SavedModel"
-        )
-    return model
+def looks(n: int) -> list[int]:
+    """Return after how many realizations a sequential run looks: whole shards, each look a quarter more, n last."""
+    found = [2 * rundir.SHARD]
+    while found[-1] < n:
+        grown = max(found[-1] // 4, rundir.SHARD) // rundir.SHARD * rundir.SHARD
+        found.append(found[-1] + grown)
+    return [*(look for look in found if look < n), n]
 
 
 def make_plan(
@@ -367,127 +314,6 @@ def _rows(
     )
 
 
-def summarise(
-    table: pd.DataFrame,
-    told: Sequence[Mapping[str, Any]],
-    plan: Mapping[str, Any],
-    classes: Sequence[str],
-    confidence: float,
-    gate: Any,
-) -> dict[str, Any]:
-    """Return the machine contract of a run, with where its noise came from."""
-    from robustkit.summary import build
-
-    built_in = {"sar", "cmr"}
-    summary = build(
-        table,
-        model=plan["model"]["name"],
-        noise=plan["noise"],
-        unit=told[0]["story"]["unit"],
-        classes=list(classes),
-        levels=plan["levels"],
-        n=plan["n"],
-        seed=plan["seed"],
-        confidence=confidence,
-        gate=gate,
-        null_audit=audit.merge_null_audits(record["null"] for record in told),
-        metrics={name: m for name, m in registry.default().metrics().items() if name not in built_in},
-    )
-    summary["noise_source"] = sorted({record["story"]["source"] for record in told})
-    summary["clean_source"] = sorted({record["story"]["clean"]["from"] for record in told})
-    return summary
-
-
-def write_results(
-    directory: rundir.RunDir,
-    table: pd.DataFrame,
-    summary: Mapping[str, Any],
-    told: Sequence[Mapping[str, Any]],
-) -> None:
-    """Write results.parquet, summary.json, noise.json and noise.npz, junit.xml."""
-    from robustkit import junit, results
-
-    path = directory.path
-    results.write(table, path / "results.parquet")
-    files.write_json(path / "summary.json", summary)
-    files.write_json(path / "noise.json", [record["story"] for record in told])
-    maps = {f"sd_{r['story']['slice']}": r["sd"] for r in told if r["sd"] is not None}
-    with files.atomic_path(path / "noise.npz") as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **maps)
-    junit.write(summary, path / "junit.xml")
-
-
-def write_gallery(
-    directory: rundir.RunDir,
-    sources: Sequence[cases.Source],
-    choice: cases.NoiseChoice,
-    model: ModelRef,
-    table: pd.DataFrame,
-    shown: bool,
-) -> None:
-    """Re-create flips to look at: the first at the highest level of each class; real images only when `shown`."""
-    from robustkit.results import flipped
-
-    flips = table[flipped(table)].sort_values(["level", "realization"], ascending=[False, True])
-    by_id = {source.slice.id: source for source in sources}
-    records, arrays = [], {}
-    for row in flips.drop_duplicates("slice").head(GALLERY).to_dict("records"):
-        source = by_id[row["slice"]]
-        if not (shown or source.slice.synthetic):
-            continue
-        i = len(records)
-        record, clean, noisy = recreate(directory.plan, cases.prepare(source, choice), model, row)
-        arrays[f"clean_{i}"], arrays[f"noisy_{i}"] = clean.astype(np.float16), noisy.astype(np.float16)
-        records.append(record)
-    files.write_json(directory.path / "gallery.json", records)
-    with files.atomic_path(directory.path / "gallery.npz") as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
-
-
-def recreate(
-    plan: Mapping[str, Any], case: audit.Case, model: ModelRef, row: Mapping[str, Any]
-) -> tuple[dict[str, Any], Image, Image]:
-    """Rebuild the image of one row: (record with probabilities and `answer`, clean (H, W), noisy (H, W))."""
-    classifier = model.load()
-    draw = audit.draws(plan["seed"], "audit", row["slice"], [row["realization"]])
-    noisy = audit.perturb(case, [row["level"]], draw)[0, 0]
-    before, after = (
-        audit.predict_clean(classifier, case.slice, image, plan["batch"]) for image in (case.clean, noisy)
-    )
-    record = {
-        **{name: row[name] for name in ("slice", "label", "clean", "noisy", "level", "unit", "realization")},
-        "answer": classifier.classes[int(after.argmax())],
-        "probabilities_clean": {c: float(p) for c, p in zip(classifier.classes, before, strict=True)},
-        "probabilities_noisy": {c: float(p) for c, p in zip(classifier.classes, after, strict=True)},
-    }
-    return record, case.clean, noisy
-
-
-def provenance(plan: Mapping[str, Any], run: str, command: Sequence[str], seconds: float | None) -> dict[str, Any]:
-    """Return run.json: the plan, and what reproduces it. `seconds` is None while the run is unfinished."""
-    return {
-        "version": rundir.VERSION,
-        "run": directory.id,
-        "plan": dict(directory.plan),
-        "command": list(command),
-        "finished": seconds is not None,
-        "wall_seconds": seconds,
-        "hardware": {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count()},
-        "unsafe_load": bool(directory.plan["model"]["spec"].get("unsafe_load", False)),
-        "files": {name: hash_file(directory.path / name) for name in sorted(names) if name != "run.json"},
-    }
-
-
-def finish(directory: rundir.RunDir) -> None:
-    """Draw the report, then drop the shards: the table holds all they held."""
-    import shutil
-
-    from robustkit.report import write_report
-
-    write_report(directory.path)
-    shutil.rmtree(directory.shards, ignore_errors=True)
-
-
 def _cut(ranges: Sequence[tuple[int, int]], parts: int) -> list[list[tuple[int, int]]]:
     size = max(1, math.ceil(len(ranges) / parts))
     return [list(ranges[i : i + size]) for i in range(0, len(ranges), size)] or [[]]
@@ -504,17 +330,16 @@ def fresh_path(stem: str, plan: Mapping[str, Any]) -> Path:
     return path
 
 
-def _watch(directory: rundir.RunDir, total: int, progress: Progress | None) -> Any:
+def _watch(directory: rundir.RunDir, total: int, progress: Progress | None) -> AbstractContextManager[None]:
     if progress is None:
         return nullcontext()
     import threading
-    from contextlib import contextmanager
 
     def count() -> int:
         return sum(1 for p in directory.shards.glob("*.npz") if "-case-" not in p.name)
 
     @contextmanager
-    def watching() -> Any:
+    def watching() -> Iterator[None]:
         stop = threading.Event()
 
         def tell() -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robustkit import cases, results, run, rundir
+from robustkit import cases, outputs, results, run, rundir
 from robustkit.errors import DataError
+from robustkit.models import ModelRef, hash_file, refer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +41,7 @@ def verify_run(
     evidence = [*_check_files(path, recorded["files"]), _check_summary(path)]
     if model is not None:
         sources = cases.gather(images, repeats, list(profile), clean)
-        evidence.append(_check_rows(path, recorded["plan"], run.refer(model, spec or {}), sources, sample, seed))
+        evidence.append(_check_rows(path, recorded["plan"], refer(model, spec or {}), sources, sample, seed))
     wrong = [item["check"] for item in evidence if not item["ok"]]
     sentence = f"{len(evidence)} checks, all hold" if not wrong else f"does not hold: {', '.join(wrong)}"
     return {"verdict": "differs" if wrong else "verified", "sentence": sentence, "evidence": evidence}
@@ -50,7 +51,7 @@ def _check_files(path: Path, hashes: Mapping[str, str]) -> list[dict[str, Any]]:
     found = []
     for name, expected in sorted(hashes.items()):
         item = path / name
-        ok = item.is_file() and run.hash_file(item) == expected
+        ok = item.is_file() and hash_file(item) == expected
         found.append({"check": f"hash of {name}", "ok": ok})
     return found
 
@@ -71,7 +72,7 @@ def _check_summary(path: Path) -> dict[str, Any]:
 def _check_rows(
     path: Path,
     plan: Mapping[str, Any],
-    model: run.ModelRef,
+    model: ModelRef,
     sources: Sequence[cases.Source],
     sample: int,
     seed: int,
@@ -86,8 +87,8 @@ def _check_rows(
     wrong = 0
     for name in sorted(set(rows["slice"])):
         case = cases.prepare(by_id[name], choice)
-        for row in rows[rows["slice"] == name].to_dict("records"):
-            record, _, _ = run.recreate(plan, case, model, row)
+        for row in outputs.rows_of(rows[rows["slice"] == name]):
+            record, _, _ = outputs.recreate(plan, case, model, row)
             wrong += record["answer"] != row["noisy"]
     return {"check": f"{len(rows)} rows rebuilt and scored again", "ok": wrong == 0, "wrong": wrong}
 

@@ -29,6 +29,9 @@ def audit(
     max_sar: Annotated[str | None, typer.Option("--max-sar", help="Gate: highest SAR that passes, e.g. 2%.")] = None,
     at: Annotated[float | None, typer.Option("--at", help="Gate this level only.")] = None,
     only_class: Annotated[str | None, typer.Option("--class", help="Gate this class only.")] = None,
+    until_decided: Annotated[
+        bool, typer.Option("--until-decided", help="Draw until the gate is decided, at most -n.")
+    ] = False,
     set_: opt.SetOption = None,
     input_spec: opt.SpecFileOption = None,
     window: opt.WindowOption = None,
@@ -79,7 +82,7 @@ def audit(
             profile=profile,
             clean=clean,
             noise=noise,
-            settings=opt.settings(set_),
+            settings=opt.noise_settings(set_, noise, levels),
             levels=opt.merged_levels(mas, levels),
             image_mas=image_mas,
             n=n,
@@ -88,6 +91,7 @@ def audit(
             max_sar=max_sar,
             at=at,
             only_class=only_class,
+            until_decided=until_decided,
             spec=spec,
             batch=batch,
             jobs=jobs,

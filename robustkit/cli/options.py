@@ -94,6 +94,12 @@ def settings(pairs: Sequence[str] | None) -> dict[str, Any]:
     return found
 
 
+def noise_settings(pairs: Sequence[str] | None, noise: str, sigmas: str | None) -> dict[str, Any]:
+    """Read `--set`; white noise asked for at `--levels` takes them as sigmas."""
+    found = settings(pairs)
+    return {"unit": "sigma", **found} if noise == "white" and sigmas else found
+
+
 def levels(text: str | None, name: str = "--mas") -> list[float] | None:
     """Read `12.5,25,...` or `LO:HI:N` (log-spaced)."""
     if text is None:
@@ -109,13 +115,20 @@ def levels(text: str | None, name: str = "--mas") -> list[float] | None:
 
 def confidence(text: str) -> float:
     """Read `95%` or `0.95`."""
-    try:
-        value = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
-    except ValueError:
-        raise UsageError(f"--confidence wants 95% or 0.95, got {text!r}") from None
-    if not 0.5 <= value < 1.0:
+    value = fraction(text, "--confidence")
+    if value is None or not 0.5 <= value < 1.0:
         raise UsageError(f"--confidence must lie in 50% .. 100%, got {text}")
     return value
+
+
+def fraction(text: str | None, name: str) -> float | None:
+    """Read `80%` or `0.8`; None stays None."""
+    if text is None:
+        return None
+    try:
+        return float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+    except ValueError:
+        raise UsageError(f"{name} wants 80% or 0.8, got {text!r}") from None
 
 
 def _log_spaced(low: float, high: float, count: int) -> list[float]:
@@ -156,5 +169,5 @@ def command_line(arguments: Sequence[str]) -> list[str]:
 
 
 def _without_path(value: str, option: str) -> str:
-    harmless = value in ("mean", "slice") or value.split("/")[0].split(":")[0] == "phantom"
+    harmless = value in ("mean", "slice") or value == "phantom" or value.startswith("phantom/")
     return value if harmless else option.removeprefix("--").upper()

@@ -20,10 +20,8 @@ def report(
 
     for run in runs:
         read_run(run)
-    if len(runs) == 1:
-        path = pages.write_report(runs[0])
-    else:
-        path = pages.write_overlay(runs, out or Path("overlay.html"))
+    single = len(runs) == 1
+    path = pages.write_report(runs[0]) if single else pages.write_overlay(runs, out or Path("overlay.html"))
     if figures is not None:
         for run in runs:
             pages.figures(run, figures)

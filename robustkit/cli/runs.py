@@ -85,19 +85,24 @@ def compare(
 
         write_comparison(found, out)
     show.print_agreement(found, json_)
-    raise typer.Exit(1 if found["verdict"] == "disagree" else 0)
+    raise typer.Exit(found["exit_code"])
 
 
 def plan(
     max_sar: Annotated[str, typer.Option("--max-sar", help="The claim: SAR at most this, e.g. 1%.")],
     confidence: opt.ConfidenceOption = "95%",
-    power: Annotated[str | None, typer.Option("--power", help="Power wanted for a comparison, e.g. 80%.")] = None,
+    power: Annotated[str | None, typer.Option("--power", help="Chance wanted to see what is true, e.g. 80%.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Also time this model here.")] = None,
     json_: opt.JsonOption = False,
 ) -> None:
-    """Say how many realizations a claim needs."""
-    from robustkit.planning import plan_claim
+    """Say how many realizations a claim needs, and with --model how long they take here."""
+    from robustkit.planning import plan_claim, time_model
+    from robustkit.run import DEFAULT_MAS
 
-    show.print_plan(plan_claim(max_sar, opt.confidence(confidence), power), json_)
+    found = plan_claim(max_sar, opt.confidence(confidence), opt.fraction(power, "--power"))
+    if model is not None:
+        found["time"] = time_model(model, {}, len(DEFAULT_MAS), 1, found["realizations"])
+    show.print_plan(found, json_)
 
 
 def verify(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,3 +97,65 @@ def print_verdict(found: Mapping[str, Any], as_json: bool) -> None:
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def print_plan(found: Mapping[str, Any], as_json: bool) -> None:
+    """Print what a claim needs."""
+    if as_json:
+        print_json(found)
+        return
+    limit, sure = f"{found['max_sar']:.3g}", f"{found['confidence']:.0%}"
+    print(f"To claim SAR <= {limit} ({sure}, one-sided) for one slice and level:")
+    for row in found["flips"]:
+        print(f"  {row['flips']:>3} flips of {row['realizations']}")
+    print(f"With --until-decided and no flip: {found['until_decided']} draws.")
+    if "power" in found:
+        print(
+            f"A model at half the limit passes with {found['power']:.0%} chance from n = {found['for_true_rate_half']}."
+        )
+        for row in found["comparison"]:
+            print(f"Two runs at {row['rate']:.0%} shown equivalent within {limit}: n = {row['each']} each.")
+    if "time" in found:
+        cost = found["time"]
+        print(
+            f"Here: {cost['seconds_per_image'] * 1e3:.2f} ms an image, {cost['seconds']:.0f} s for one slice, all levels."
+        )
+
+
+def print_agreement(found: Mapping[str, Any], as_json: bool) -> None:
+    """Print the comparison of two runs: the paper's Z per level, one test per column, the verdict."""
+    if as_json:
+        print_json(found)
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for paper in found["tables"]:
+        console.print(_z_table(paper, found["classes"], found["unit"]))
+        if paper["footnote"]:
+            console.print(f"* {paper['footnote']}", markup=False)
+    for column in found["columns"]:
+        told = f"p = {column['p']:.3g}, Holm {column['p_holm']:.3g}" if column["p"] is not None else column["reason"]
+        sizes = f"n = {column['n_a']} and {column['n_b']}"
+        console.print(
+            f"column {column['class']} at {column['level']:g} {found['unit']}: {told} ({sizes})", markup=False
+        )
+    console.print(f"{found['verdict']}: {found['sentence']}", markup=False)
+
+
+def _z_table(paper: Mapping[str, Any], classes: Sequence[str], unit: str) -> Any:
+    from rich.table import Table
+
+    table = Table(title=f"Z at {paper['level']:g} {unit}: rows with noise, columns without", title_justify="left")
+    table.add_column("")
+    for name in classes:
+        table.add_column(name, justify="right")
+    marked = {tuple(place) for place in paper["footnoted"]}
+    for noisy, row in zip(classes, paper["z"], strict=True):
+        cells = (_z_cell(z, (noisy, clean) in marked) for clean, z in zip(classes, row, strict=True))
+        table.add_row(noisy, *cells)
+    return table
+
+
+def _z_cell(z: float | None, footnoted: bool) -> str:
+    return "-" if z is None else "0*" if footnoted else f"{z:.4f}"

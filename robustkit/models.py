@@ -1,0 +1,77 @@
+"""Models by path, by the name a plugin gives them, or as objects; loaded once a process, named by their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from robustkit import registry
+from robustkit.errors import ModelError, UsageError
+from robustkit.types import Classifier
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model as it travels to a worker: a path or a plugin's name with its input spec, or the object itself."""
+
+    name: str
+    sha256: str
+    path: str | None = None
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    instance: Classifier | None = None
+
+    def load(self) -> Classifier:
+        """Return the classifier, loaded once a process."""
+        if self.instance is not None:
+            return self.instance
+        return _load_once(self.path or self.name, json.dumps(dict(self.spec), sort_keys=True, default=list))
+
+
+def refer(model: str | Path | Classifier, spec: Mapping[str, Any]) -> ModelRef:
+    """Return a reference to a model by path, by the name a plugin gives it, or to the object itself."""
+    if not isinstance(model, str | Path):
+        source = getattr(model, "source", None) or {}
+        return ModelRef(type(model).__name__, str(source.get("sha256", "")), instance=model)
+    name = str(model)
+    offered = registry.default().models()
+    if name in offered:
+        if spec:
+            raise UsageError(f"{name!r} is a plugin's model and brings its own input spec; drop the spec flags")
+        source = getattr(offered[name](), "source", None) or {}
+        return ModelRef(name, str(source.get("sha256", "")))
+    path = Path(name)
+    if not path.exists():
+        if path.suffix or len(path.parts) > 1:
+            raise ModelError(f"no such model file: {name}")
+        raise UsageError(f"unknown model {name!r}: no such file, and plugins offer: {', '.join(offered) or 'none'}")
+    return ModelRef(path.name, hash_file(path), str(path.resolve()), dict(spec))
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file, or of all files of a folder with their relative names."""
+    total = hashlib.sha256()
+    for item in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        if path.is_dir():
+            total.update(str(item.relative_to(path)).encode())
+        with item.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()
+
+
+@lru_cache(maxsize=2)
+def _load_once(name: str, spec: str) -> Classifier:
+    offered = registry.default().models()
+    if name in offered:
+        return offered[name]()
+    model = registry.default().load_model(Path(name), json.loads(spec))
+    if model is None:
+        raise ModelError(
+            f"{Path(name).name} is no model that robustkit or a plugin can open; it opens .onnx, .pt2, TorchScript, "
+            "state dict with --arch, .keras, .h5 and SavedModel"
+        )
+    return model

@@ -1,0 +1,148 @@
+"""What a run leaves behind: summary, table, noise, gallery, provenance, report."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from robustkit import audit, cases, files, registry, rundir
+from robustkit.models import ModelRef, hash_file
+from robustkit.seeding import draws
+from robustkit.types import Image
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GALLERY = 6
+"""Flips at most that a report shows."""
+HASHED = (".parquet", ".json", ".npz", ".xml")
+
+
+def summarise(
+    table: pd.DataFrame,
+    told: Sequence[Mapping[str, Any]],
+    plan: Mapping[str, Any],
+    classes: Sequence[str],
+    confidence: float,
+    gate: Any,
+) -> dict[str, Any]:
+    """Return the machine contract of a run, with where its noise came from."""
+    from robustkit.summary import build
+
+    built_in = {"sar", "cmr"}
+    summary = build(
+        table,
+        model=plan["model"]["name"],
+        noise=plan["noise"],
+        unit=told[0]["story"]["unit"],
+        classes=list(classes),
+        levels=plan["levels"],
+        n=plan["n"],
+        seed=plan["seed"],
+        confidence=confidence,
+        gate=gate,
+        null_audit=audit.merge_null_audits(record["null"] for record in told),
+        metrics={name: m for name, m in registry.default().metrics().items() if name not in built_in},
+    )
+    summary["noise_source"] = sorted({record["story"]["source"] for record in told})
+    summary["clean_source"] = sorted({record["story"]["clean"]["from"] for record in told})
+    return summary
+
+
+def write_results(
+    directory: rundir.RunDir,
+    table: pd.DataFrame,
+    summary: Mapping[str, Any],
+    told: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write results.parquet, summary.json, noise.json and noise.npz, junit.xml."""
+    from robustkit import junit, results
+
+    path = directory.path
+    results.write(table, path / "results.parquet")
+    files.write_json(path / "summary.json", summary)
+    files.write_json(path / "noise.json", [record["story"] for record in told])
+    maps = {f"sd_{r['story']['slice']}": r["sd"] for r in told if r["sd"] is not None}
+    with files.atomic_path(path / "noise.npz") as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **maps)
+    junit.write(summary, path / "junit.xml")
+
+
+def write_gallery(
+    directory: rundir.RunDir,
+    sources: Sequence[cases.Source],
+    choice: cases.NoiseChoice,
+    model: ModelRef,
+    table: pd.DataFrame,
+    shown: bool,
+) -> None:
+    """Re-create flips to look at: the first at the highest level of each class; real images only when `shown`."""
+    from robustkit.results import flipped
+
+    flips = table[flipped(table)].sort_values(["level", "realization"], ascending=[False, True])
+    by_id = {source.slice.id: source for source in sources}
+    records: list[dict[str, Any]] = []
+    arrays: dict[str, Any] = {}
+    for row in rows_of(flips.drop_duplicates("slice").head(GALLERY)):
+        source = by_id[row["slice"]]
+        if not (shown or source.slice.synthetic):
+            continue
+        i = len(records)
+        record, clean, noisy = recreate(directory.plan, cases.prepare(source, choice), model, row)
+        arrays[f"clean_{i}"], arrays[f"noisy_{i}"] = clean.astype(np.float16), noisy.astype(np.float16)
+        records.append(record)
+    files.write_json(directory.path / "gallery.json", records)
+    with files.atomic_path(directory.path / "gallery.npz") as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as dicts with text keys."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def recreate(
+    plan: Mapping[str, Any], case: audit.Case, model: ModelRef, row: Mapping[str, Any]
+) -> tuple[dict[str, Any], Image, Image]:
+    """Rebuild the image of one row: (record with probabilities and `answer`, clean (H, W), noisy (H, W))."""
+    classifier = model.load()
+    draw = draws(plan["seed"], "audit", row["slice"], [row["realization"]])
+    noisy = audit.perturb(case, [row["level"]], draw)[0, 0]
+    before, after = (audit.predict_clean(classifier, case.slice, image, plan["batch"]) for image in (case.clean, noisy))
+    record = {
+        **{name: row[name] for name in ("slice", "label", "clean", "noisy", "level", "unit", "realization")},
+        "answer": classifier.classes[int(after.argmax())],
+        "probabilities_clean": {c: float(p) for c, p in zip(classifier.classes, before, strict=True)},
+        "probabilities_noisy": {c: float(p) for c, p in zip(classifier.classes, after, strict=True)},
+    }
+    return record, case.clean, noisy
+
+
+def provenance(directory: rundir.RunDir, command: Sequence[str], seconds: float | None = None) -> dict[str, Any]:
+    """Return run.json: the plan, and what reproduces it. `seconds` is None while the run is unfinished."""
+    names = [p.name for p in directory.path.iterdir() if p.suffix in HASHED] if seconds is not None else []
+    return {
+        "version": rundir.VERSION,
+        "run": directory.id,
+        "plan": dict(directory.plan),
+        "command": list(command),
+        "finished": seconds is not None,
+        "wall_seconds": seconds,
+        "hardware": {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count()},
+        "unsafe_load": bool(directory.plan["model"]["spec"].get("unsafe_load", False)),
+        "files": {name: hash_file(directory.path / name) for name in sorted(names) if name != "run.json"},
+    }
+
+
+def finish(directory: rundir.RunDir) -> None:
+    """Draw the report, then drop the shards: the table holds all they held."""
+    import shutil
+
+    from robustkit.report import write_report
+
+    write_report(directory.path)
+    shutil.rmtree(directory.shards, ignore_errors=True)
