@@ -1,0 +1,227 @@
+"""ONNX files through onnxruntime: one thread, on the CPU, always by path, whatever `onnx` packages are installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustkit.adapters import sniff, wire
+from robustkit.adapters.classifier import FileClassifier, Forward, answer, hash_files
+from robustkit.adapters.spec import METADATA_KEY, FileFacts, gather, settle
+from robustkit.errors import ModelError, UsageError
+
+INPUT_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(uint8)": "uint8",
+}
+PASSES_ON = ("Identity", "Cast", "Reshape", "Flatten", "Squeeze")
+
+
+def load(path: Path, flags: Mapping[str, Any]) -> FileClassifier:
+    """Return the classifier of an ONNX file.
+
+    Parameters
+    ----------
+    path : the file; external data are accepted in its own folder only. flags : the input spec's (see `spec.gather`).
+
+    Raises
+    ------
+    ModelError
+        A file that is damaged, too new, needs operators onnxruntime lacks, reaches outside its folder, or is no
+        classifier of images. UsageError names what the file cannot say: the window, the layout, which output.
+    """
+    path = path.resolve()
+    content = read_content(path)
+    data_files = check_external(path, content.external)
+    told = gather(path, flags, content.metadata.get(METADATA_KEY))
+    session = open_session(path, content)
+    entry = _the_input(path.name, session.get_inputs())
+    output = _the_output(path.name, [o.name for o in session.get_outputs()], told.get("output"))
+    shape = [side if isinstance(side, int) and side > 0 else None for side in entry.shape]
+    facts = FileFacts((shape[1], shape[2], shape[3]), _dtype(path.name, entry.type))
+    source = {
+        "format": "onnx",
+        "sha256": hash_files([path, *data_files]),
+        "producer": content.producer,
+        "opset": content.opsets.get("", content.opsets.get("ai.onnx")),
+        "ir_version": content.ir_version,
+        "unsafe": False,
+    }
+    forward = _forward(session, path.name, entry.name, output, shape[0])
+    model = FileClassifier(path, dict(flags), settle(told, facts, path.name), source, forward)
+    return answer(model, told, last_operator(content, output))
+
+
+def read_content(path: Path) -> wire.OnnxContent:
+    """Return what the file states; ModelError when it is cut short or no ONNX model."""
+    try:
+        with sniff.mapped(path) as data:
+            content = wire.read_onnx(data)
+    except wire.WireError:
+        raise ModelError(f"{path.name} is truncated or damaged; copy or export it again") from None
+    if content.graphs != 1:
+        raise ModelError(f"{path.name} holds no graph, it is no ONNX model; export it again")
+    return content
+
+
+def check_external(path: Path, external: Sequence[Mapping[str, str]]) -> list[Path]:
+    """Return the files of external data, each once.
+
+    Raises
+    ------
+    ModelError
+        One that lies, or leads, outside the model's folder (absolute, `..`, symbolic or hard link), is missing, or is
+        shorter than the model says. onnxruntime itself follows hard links.
+    """
+    folder = path.parent
+    cure = "; export the model as one file, or with its data as ordinary files beside it"
+    found: dict[str, Path] = {}
+    for entry in external:
+        location = entry.get("location", "")
+        target = folder / location
+        _inside(path.name, location, cure)
+        if target.resolve() != folder.resolve() / PurePosixPath(location):
+            raise ModelError(f"{path.name} keeps data in {location!r}, which is a symbolic link{cure}")
+        try:
+            status = os.lstat(target)
+        except (OSError, ValueError):
+            raise ModelError(f"{path.name} needs its data file {location!r} beside it; copy both") from None
+        if not stat.S_ISREG(status.st_mode):
+            raise ModelError(f"{path.name} keeps data in {location!r}, which is no ordinary file{cure}")
+        if status.st_nlink > 1:
+            raise ModelError(
+                f"{path.name} keeps data in {location!r}, a hard link to a file elsewhere; replace it by a copy "
+                f"(cp {location} copy && mv copy {location})"
+            )
+        if _number(entry, "offset") + _number(entry, "length") > status.st_size:
+            raise ModelError(f"{path.name} wants more data than {location!r} holds; copy both files again")
+        found[location] = target
+    return list(found.values())
+
+
+def open_session(path: Path, content: wire.OnnxContent) -> Any:
+    """Return a one-thread CPU session of the file; ModelError says in one line why onnxruntime cannot open it."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        return ort.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class of their own
+        raise ModelError(_why_not_opened(path, content, str(error), ort.__version__)) from None
+
+
+def last_operator(content: wire.OnnxContent, output: str) -> str | None:
+    """Return the type of the node that makes an output of the main graph, seen through casts and reshapes."""
+    kind: str | None = "Identity"
+    for _ in range(len(content.made_by) + 1):
+        if kind not in PASSES_ON:
+            break
+        kind, output = content.made_by.get(output, (None, ""))
+    return kind
+
+
+def _inside(name: str, location: str, cure: str) -> None:
+    windows = PureWindowsPath(location)
+    if not location or "\0" in location or PurePosixPath(location).is_absolute() or windows.drive or windows.root:
+        raise ModelError(f"{name} keeps data at the absolute place {location!r}{cure}")
+    if ".." in windows.parts:
+        raise ModelError(f"{name} keeps data outside its folder, at {location!r}{cure}")
+
+
+def _number(entry: Mapping[str, str], key: str) -> int:
+    text = entry.get(key, "0")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 2**63
+
+
+def _the_input(name: str, inputs: Sequence[Any]) -> Any:
+    if len(inputs) != 1:
+        raise ModelError(
+            f"{name} takes {len(inputs)} inputs ({', '.join(i.name for i in inputs)}); robustkit gives it one image"
+        )
+    entry = inputs[0]
+    if entry.shape is None or len(entry.shape) != 4:
+        shape = "unknown" if entry.shape is None else f"({', '.join(str(side) for side in entry.shape)})"
+        raise ModelError(
+            f"{name} takes input of shape {shape}, no batch of images; wanted are 4 dimensions, (batch, channels, H, "
+            "W) or (batch, H, W, channels)"
+        )
+    return entry
+
+
+def _the_output(name: str, outputs: Sequence[str], told: str | None) -> str:
+    if told is None and len(outputs) == 1:
+        return outputs[0]
+    if told is None:
+        raise UsageError(f"{name} has {len(outputs)} outputs; say which with --output NAME: {', '.join(outputs)}")
+    if told not in outputs:
+        raise UsageError(f"{name} has no output {told!r}; there is: {', '.join(outputs)}")
+    return told
+
+
+def _dtype(name: str, kind: str) -> str:
+    if kind not in INPUT_TYPES:
+        raise ModelError(f"{name} takes {kind}; robustkit gives it {', '.join(INPUT_TYPES.values())}")
+    return INPUT_TYPES[kind]
+
+
+def _forward(session: Any, name: str, entry: str, output: str, fixed: int | None) -> Forward:
+    def run(inputs: NDArray[Any]) -> NDArray[Any]:
+        try:
+            return np.asarray(session.run([output], {entry: inputs})[0])
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            size = " x ".join(str(side) for side in inputs.shape[1:])
+            raise ModelError(
+                f"{name} cannot take images of {size} ({_first_line(str(error))}); see --size and --layout"
+            ) from None
+
+    def run_in_pieces(inputs: NDArray[Any]) -> NDArray[Any]:
+        assert fixed is not None
+        pieces = [_padded(inputs[i : i + fixed], fixed) for i in range(0, len(inputs), fixed)]
+        return np.concatenate([run(piece) for piece in pieces])[: len(inputs)]
+
+    return run if fixed is None else run_in_pieces
+
+
+def _padded(piece: NDArray[Any], size: int) -> NDArray[Any]:
+    missing = size - len(piece)
+    return np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)]) if missing else piece
+
+
+def _why_not_opened(path: Path, content: wire.OnnxContent, reason: str, version: str) -> str:
+    name = path.name
+    opset = content.opsets.get("", content.opsets.get("ai.onnx", 0))
+    if "IR version" in reason:
+        return (
+            f"{name} has ONNX IR version {content.ir_version}, newer than onnxruntime {version} reads; upgrade "
+            "onnxruntime or export the model with an older one"
+        )
+    if "guarantees" in reason or "opset" in reason.lower():
+        return (
+            f"{name} has opset {opset}, newer than onnxruntime {version} knows; upgrade onnxruntime or export the "
+            "model with an older opset"
+        )
+    unknown = re.search(r"Fatal error: (\S*?)\(", reason) or re.search(r"No Op registered for (\S+)", reason)
+    if unknown:
+        return (
+            f"{name} uses the operator {unknown[1]}, which onnxruntime {version} does not have; export the model with "
+            "standard operators"
+        )
+    text = reason.replace(str(path), name).replace(str(path.parent), "its folder")
+    return f"{name} cannot be opened: {_first_line(text)}"
+
+
+def _first_line(text: str) -> str:
+    line = next(iter(text.strip().splitlines()), "no reason given")
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", line)[:300]
