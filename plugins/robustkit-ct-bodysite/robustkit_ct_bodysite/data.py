@@ -36,6 +36,11 @@ class Images:
     shots: tuple[Shot, ...]
 
     @property
+    def pixel_mm(self) -> float:
+        """Spacing of rows and columns in mm."""
+        return FIELD_MM / GRID
+
+    @property
     def labels(self) -> list[str]:
         """The class of each."""
         return [shot.label for shot in self.shots]

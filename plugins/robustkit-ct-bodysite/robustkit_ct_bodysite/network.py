@@ -1,0 +1,271 @@
+"""The network of Peng et al. 2023 (Fig. 1b) and how it is trained, in torch: a `Trainable` of robustkit.
+
+Three convolutions, each with ReLU and max-pooling, flatten, two dense layers with dropout before the last, softmax;
+trained by Adam on the squared error of the probabilities (their Eq. 1), images scaled by 80-120 % at random.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustkit import DataError, Image, MissingExtraError, PixelSize, Slice
+from robustkit_ct_bodysite.patient import SITES
+
+if TYPE_CHECKING:
+    import torch
+
+FIELD_MM = 500.0
+AIR = -1000.0
+KEPT = 128
+"""Training images are kept on a grid of this many pixels; a network's input is picked from it."""
+PREDICT_BATCH = 64
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a network looks like and how it is trained.
+
+    Attributes
+    ----------
+    size : pixels of the square input over 500 mm, each the CT pixel at its centre (nearest; nothing is averaged).
+    window : HU that map to 0 and 1; outside is clipped. Scaled, because on raw HU softmax saturates at once and the
+        squared error then has no gradient left to learn from.
+    filters, hidden, dropout : channels of the three 3 x 3 convolutions, units of the first dense layer, share dropped.
+    epochs, batch, scaling : as in the paper: 20, 64, 80-120 %.
+    rate : Adam's learning rate. The paper's 1e-4 was set for some 540 steps an epoch; a virtual cohort of a tenth of
+        the slices makes a tenth of the steps, so a larger one is needed to arrive in 20 epochs.
+    """
+
+    size: int = 64
+    window: tuple[float, float] = (-160.0, 240.0)
+    filters: tuple[int, int, int] = (8, 16, 32)
+    hidden: int = 64
+    dropout: float = 0.5
+    epochs: int = 20
+    batch: int = 64
+    scaling: tuple[float, float] = (0.8, 1.2)
+    rate: float = 5e-4
+
+    @property
+    def features(self) -> int:
+        """Units of the flatten layer."""
+        return self.filters[2] * (self.size // 8) ** 2
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return name -> shape of every weight."""
+        a, b, c = self.filters
+        return {
+            "conv1.weight": (a, 1, 3, 3),
+            "conv1.bias": (a,),
+            "conv2.weight": (b, a, 3, 3),
+            "conv2.bias": (b,),
+            "conv3.weight": (c, b, 3, 3),
+            "conv3.bias": (c,),
+            "dense1.weight": (self.hidden, self.features),
+            "dense1.bias": (self.hidden,),
+            "dense2.weight": (len(SITES), self.hidden),
+            "dense2.bias": (len(SITES),),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class SiteNet:
+    """A body-site classifier: settings and weights, nothing else. `fit` returns a new one.
+
+    `history` is the mean loss of each epoch of the training that made it.
+    """
+
+    settings: Settings
+    weights: Weights
+    history: tuple[float, ...] = field(default=())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """BN, C, AP, LF."""
+        return SITES
+
+    def predict(self, batch: Image, pixel_mm: PixelSize) -> NDArray[np.float32]:
+        """Return probabilities (B, 4) of images (B, H, W) in HU with spacing `pixel_mm`."""
+        torch = _torch()
+        inputs = scaled(placed(batch, pixel_mm, self.settings.size), self.settings.window)
+        tensors = {name: torch.from_numpy(np.array(value)) for name, value in self.weights.items()}
+        parts = []
+        with torch.no_grad(), _one_thread():
+            for start in range(0, len(inputs), PREDICT_BATCH):
+                part = torch.from_numpy(inputs[start : start + PREDICT_BATCH, None])
+                parts.append(_forward(tensors, part, self.settings, None).softmax(dim=1).numpy())
+        return np.concatenate(parts) if parts else np.empty((0, len(SITES)), np.float32)
+
+    def fit(
+        self,
+        data: Sequence[Slice],
+        seed: int,
+        *,
+        epochs: int | None = None,
+        rate: float | None = None,
+        progress: Callable[[int, float], None] | None = None,
+    ) -> SiteNet:
+        """Return a new network trained on from these weights; `seed` decides order, scaling and dropout.
+
+        Parameters
+        ----------
+        data : labelled slices of any matrix and spacing. epochs, rate : instead of the settings' own.
+        progress : called with (epochs done, mean loss).
+
+        Raises
+        ------
+        DataError
+            No slices, a label that is no body site, or a single class.
+        """
+        images = np.concatenate([placed(item.pixels[None], item.pixel_mm, KEPT) for item in data] or [_none()])
+        labels = _targets(data)
+        return self._trained(images, labels, seed, epochs or self.settings.epochs, rate or self.settings.rate, progress)
+
+    def _trained(
+        self,
+        images: Image,
+        labels: NDArray[np.int64],
+        seed: int,
+        epochs: int,
+        rate: float,
+        progress: Callable[[int, float], None] | None,
+    ) -> SiteNet:
+        torch = _torch()
+        rng = np.random.Generator(np.random.Philox(key=[seed, 0x7A11]))
+        tensors = {name: torch.from_numpy(np.array(value)).requires_grad_() for name, value in self.weights.items()}
+        optimiser = torch.optim.Adam(list(tensors.values()), lr=rate)
+        wanted = torch.eye(len(SITES))[torch.from_numpy(labels)]
+        history = []
+        with _one_thread():
+            for epoch in range(epochs):
+                total = 0.0
+                for where, inputs in self._batches(images, rng):
+                    keep = torch.from_numpy(self._kept(len(where), rng))
+                    found = _forward(tensors, torch.from_numpy(inputs), self.settings, keep).softmax(dim=1)
+                    loss = (found - wanted[where]).square().sum(dim=1).mean()
+                    optimiser.zero_grad()
+                    loss.backward()
+                    optimiser.step()
+                    total += loss.item() * len(where)
+                history.append(total / len(labels))
+                if progress is not None:
+                    progress(epoch + 1, history[-1])
+        weights = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+        return replace(self, weights=weights, history=tuple(history))
+
+    def _batches(self, images: Image, rng: np.random.Generator) -> Iterator[tuple[NDArray[np.int64], Image]]:
+        order = rng.permutation(len(images))
+        for start in range(0, len(order), self.settings.batch):
+            where = order[start : start + self.settings.batch]
+            zoom = rng.uniform(*self.settings.scaling, size=len(where))
+            inputs = np.stack([zoomed(images[i], z, self.settings.size) for i, z in zip(where, zoom, strict=True)])
+            yield where, scaled(inputs, self.settings.window)[:, None]
+
+    def _kept(self, count: int, rng: np.random.Generator) -> Image:
+        share = 1.0 - self.settings.dropout
+        return (rng.random((count, self.settings.hidden)) < share).astype(np.float32) / np.float32(share)
+
+
+def untrained(settings: Settings, seed: int) -> SiteNet:
+    """Return a network whose weights depend on `seed` alone: uniform within sqrt(6 / (fan in + out)), biases 0."""
+    rng = np.random.Generator(np.random.Philox(key=[seed, 0x1417]))
+    weights: dict[str, NDArray[np.float32]] = {}
+    for name, shape in settings.shapes().items():
+        if len(shape) == 1:
+            weights[name] = np.zeros(shape, np.float32)
+            continue
+        area = math.prod(shape[2:])
+        limit = math.sqrt(6.0 / ((shape[0] + shape[1]) * area))
+        weights[name] = rng.uniform(-limit, limit, shape).astype(np.float32)
+    return SiteNet(settings, weights)
+
+
+def placed(images: Image, pixel_mm: PixelSize, size: int) -> Image:
+    """Return images (B, size, size) over 500 mm about the image centre: the pixel at a cell's centre, air outside."""
+    rows = _picked(images.shape[1], pixel_mm[0], size)
+    columns = _picked(images.shape[2], pixel_mm[1], size)
+    found = np.asarray(images[:, rows[:, None], columns[None, :]], dtype=np.float32)
+    found[:, rows < 0, :] = AIR
+    found[:, :, columns < 0] = AIR
+    return found
+
+
+def zoomed(image: Image, zoom: float, size: int) -> Image:
+    """Return (size, size), the field of a square image with its content enlarged by `zoom`: nearest, air outside."""
+    n = len(image)
+    at = np.floor(0.5 * n + (np.arange(size) + 0.5 - 0.5 * size) * (n / size / zoom)).astype(np.intp)
+    inside = (at >= 0) & (at < n)
+    found = image[np.clip(at, 0, n - 1)[:, None], np.clip(at, 0, n - 1)[None, :]]
+    return np.where(inside[:, None] & inside[None, :], found, np.float32(AIR))
+
+
+def scaled(images: Image, window: tuple[float, float]) -> Image:
+    """Return images with `window` mapped to 0..1 and clipped there."""
+    low, high = window
+    slope = np.float32(1.0 / (high - low))
+    mapped: Image = images * slope + np.float32(-low / (high - low))
+    return np.clip(mapped, 0.0, 1.0, out=mapped)
+
+
+def _picked(count: int, pixel_mm: float, size: int) -> NDArray[np.intp]:
+    field_px = FIELD_MM / pixel_mm
+    start, step = 0.5 * (count - field_px), field_px / size
+    at = np.floor(start + (np.arange(size) + 0.5) * step + 1e-6).astype(np.intp)
+    return np.where((at >= 0) & (at < count), at, -1)
+
+
+def _targets(data: Sequence[Slice]) -> NDArray[np.int64]:
+    labels = [item.label for item in data]
+    unknown = sorted({str(label) for label in labels if label not in SITES})
+    if unknown:
+        raise DataError(f"training labels must be {', '.join(SITES)}; there is: {', '.join(unknown)}")
+    if len(set(labels)) < 2:
+        raise DataError(f"training needs slices of at least two classes, got {len(labels)} of {len(set(labels))}")
+    return np.array([SITES.index(str(label)) for label in labels], dtype=np.int64)
+
+
+def _none() -> Image:
+    return np.empty((0, KEPT, KEPT), np.float32)
+
+
+def _forward(
+    w: Mapping[str, torch.Tensor], x: torch.Tensor, settings: Settings, keep: torch.Tensor | None
+) -> torch.Tensor:
+    """Return logits (B, 4) of inputs (B, 1, size, size); `keep` (B, hidden) is the dropout mask while training."""
+    from torch.nn import functional
+
+    for name in ("conv1", "conv2", "conv3"):
+        x = functional.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"], padding=1)
+        x = functional.max_pool2d(functional.relu(x), 2)
+    x = functional.relu(functional.linear(x.flatten(1), w["dense1.weight"], w["dense1.bias"]))
+    if keep is not None:
+        x = x * keep
+    return functional.linear(x, w["dense2.weight"], w["dense2.bias"])
+
+
+class _one_thread:  # noqa: N801
+    """Run torch on one thread, so that the same seed gives the same weights; put the old number back."""
+
+    def __enter__(self) -> None:
+        torch = _torch()
+        self.before = torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        _torch().set_num_threads(self.before)
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError("training the body-site network", "torch") from error
+    return torch

@@ -1,0 +1,51 @@
+"""The two recipes: `ct-bodysite`, as close to the paper as a virtual cohort comes, and `ct-bodysite-stress`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from robustkit import Slice
+from robustkit_ct_bodysite.cohort import PAPER, STRESS, Cohort, Split
+from robustkit_ct_bodysite.data import Images, scanned
+from robustkit_ct_bodysite.network import Settings, SiteNet, untrained
+from robustkit_ct_bodysite.phantom import central_slices
+
+
+@dataclass(frozen=True)
+class SiteRecipe:
+    """How a body-site model is made: network and training settings, the cohort, and which fold of ten validates."""
+
+    name: str
+    settings: Settings
+    cohort: Cohort
+    fold: int = 0
+
+    def build(self, seed: int) -> SiteNet:
+        """Return an untrained network whose weights depend on `seed` alone."""
+        return untrained(self.settings, seed)
+
+    def data(self) -> Mapping[str, Sequence[Slice]]:
+        """Return the labelled splits "train", "validation" and "test"; no body is in two of them."""
+        return {split: slices(self.cohort, split, self.fold) for split in ("train", "validation", "test")}
+
+    def cases(self) -> Sequence[Slice]:
+        """Return the fixed phantom's four central slices."""
+        return central_slices()
+
+    def images(self, split: Split, progress: Callable[[int, int], None] | None = None) -> Images:
+        """Return one split as scanned images with their shots, from the cache or scanned now."""
+        return scanned(self.cohort.shots(split, self.fold), progress)
+
+
+RECIPES = {
+    "ct-bodysite": SiteRecipe("ct-bodysite", Settings(), PAPER),
+    "ct-bodysite-stress": SiteRecipe("ct-bodysite-stress", Settings(window=(-60.0, 120.0), rate=1e-3), STRESS),
+}
+
+
+@lru_cache(maxsize=6)
+def slices(cohort: Cohort, split: Split, fold: int) -> tuple[Slice, ...]:
+    """Return one split of a cohort as labelled slices (kept in memory once made)."""
+    return tuple(scanned(cohort.shots(split, fold)).slices())
