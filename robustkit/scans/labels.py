@@ -4,7 +4,7 @@ One row an image, with a header line. Column `label` holds the class; `file` the
 the CSV's folder (with "/"; the ending may be left out where that is unambiguous); `index` the image within that file,
 from 0 (frames, slices of a volume, entries of a .npz). Without `file`, `index` counts the files of the folder in
 sorted order, or the images of the one file beside it. A row without `index` labels every image of its file. The CSV
-nearest to an image decides.
+nearest to an image that has a row for it decides.
 """
 
 from __future__ import annotations

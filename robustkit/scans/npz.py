@@ -120,7 +120,7 @@ def read_npz(path: Path) -> list[Found]:
     """Return the images of a .npz: `pixels` (H, W) or (N, H, W), and whatever else it says of them.
 
     Optional keys: mas (one or N), ids, labels, groups, kernels (one or N texts), mask ((H, W) or like pixels),
-    storage (low, high, step), synthetic (0 or 1), protocol (JSON).
+    storage (low, high, step), synthetic (0 or 1), protocol (JSON); the last three one or N.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def read_npz(path: Path) -> list[Found]:
     pixels, pixel_mm = _pixels(arrays, (2, 3))
     stack = pixels if pixels.ndim == 3 else pixels[None]
     count = len(stack)
-    synthetic = _flag(arrays)
+    synthetic, protocols = _flags(arrays, count), _protocols(arrays, count)
     given = _texts(arrays, ("ids", "id"), count)
     kernels = _texts(arrays, ("kernels", "kernel"), count)
     labels = _texts(arrays, ("labels", "label"), count)
@@ -146,13 +146,13 @@ def read_npz(path: Path) -> list[Found]:
             mas=mas[i],
             kernel=kernels[i],
             mask=mask,
-            storage=_storage(arrays, stack[i], mask),
-            protocol=_protocol(arrays),
-            synthetic=synthetic,
+            storage=_storage(arrays, stack[i], mask, i),
+            protocol=protocols[i],
+            synthetic=synthetic[i],
         )
         name = given[i]
         slices.append(image if name is None else replace(image, id=opaque(name)))
-    groups = _groups(arrays, [s.id for s in slices], synthetic)
+    groups = _groups(arrays, [s.id for s in slices], all(synthetic))
     return [
         Found(replace(s, group=g), frame=i, along=float(i)) for i, (s, g) in enumerate(zip(slices, groups, strict=True))
     ]
@@ -169,7 +169,7 @@ def read_repeats(path: Path) -> RepeatScans:
     pixels, pixel_mm = _pixels(arrays, (2, 3))
     if pixels.ndim == 2 or len(pixels) < 2:
         raise DataError("one scan only: noise needs at least 2 repeats; stack them as `pixels` (K, H, W)")
-    synthetic = _flag(arrays)
+    synthetic = _flags(arrays, 1)[0]
     masks = [_mask(arrays, pixels, k) for k in range(len(pixels))]
     mask = joint_mask(masks)
     name = _texts(arrays, ("id", "ids"), 1)[0]
@@ -185,7 +185,7 @@ def read_repeats(path: Path) -> RepeatScans:
         group=_groups(arrays, [ident], synthetic)[0],
         mask=mask,
         storage=_storage(arrays, pixels, None if mask is None else np.broadcast_to(mask, pixels.shape)),
-        protocol=_protocol(arrays),
+        protocol=_protocols(arrays, 1)[0],
         source=_texts(arrays, ("source",), 1, 400)[0] or "measured",
         synthetic=synthetic,
     )
@@ -243,8 +243,11 @@ def _one_mas(arrays: Mapping[str, NDArray[Any]], count: int) -> float | None:
     return values.pop()
 
 
-def _flag(arrays: Mapping[str, NDArray[Any]]) -> bool:
-    return "synthetic" in arrays and bool(np.all(arrays["synthetic"])) and arrays["synthetic"].size > 0
+def _flags(arrays: Mapping[str, NDArray[Any]], count: int) -> list[bool]:
+    values = np.atleast_1d(arrays.get("synthetic", np.zeros(1))).ravel()
+    if values.size not in (1, count):
+        raise DataError(f"`synthetic` holds {values.size} values for {count} images; give one, or one for each")
+    return [bool(v) for v in np.broadcast_to(values, count)]
 
 
 def _mask(arrays: Mapping[str, NDArray[Any]], stack: NDArray[np.float32], index: int) -> NDArray[np.bool_] | None:
@@ -261,16 +264,10 @@ def _mask(arrays: Mapping[str, NDArray[Any]], stack: NDArray[np.float32], index:
 
 
 def _storage(
-    arrays: Mapping[str, NDArray[Any]], pixels: NDArray[np.float32], mask: NDArray[np.bool_] | None
+    arrays: Mapping[str, NDArray[Any]], pixels: NDArray[np.float32], mask: NDArray[np.bool_] | None, index: int = 0
 ) -> Storage | None:
     if "storage" in arrays:
-        values = [float(v) for v in np.atleast_1d(arrays["storage"]).ravel()]
-        if all(np.isnan(values)) and len(values) == 3:
-            return None
-        storage = storage_of(values)
-        if storage is None:
-            raise DataError("`storage` must be (low, high, step) in HU with low < high and step > 0")
-        return storage
+        return _given_storage(arrays["storage"], index)
     kind = arrays["pixels"].dtype
     if kind.kind not in "iu":
         return None
@@ -278,14 +275,26 @@ def _storage(
     return seen_limits(pixels, mask, grid(float(info.min), float(info.max), 1.0))
 
 
-def _protocol(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    if "protocol" not in arrays:
-        return {}
+def _given_storage(given: NDArray[Any], index: int) -> Storage | None:
+    rows = np.atleast_2d(given).astype(float)
+    if rows.ndim != 2 or rows.shape[1] != 3 or (len(rows) > 1 and index >= len(rows)):
+        raise DataError("`storage` must be (low, high, step) in HU, one or one for each image")
+    values = rows[index if len(rows) > 1 else 0].tolist()
+    if all(np.isnan(values)):
+        return None
+    storage = storage_of(values)
+    if storage is None:
+        raise DataError("`storage` must be (low, high, step) in HU with low < high and step > 0")
+    return storage
+
+
+def _protocols(arrays: Mapping[str, NDArray[Any]], count: int) -> list[dict[str, Any]]:
+    texts = _texts(arrays, ("protocol",), count, 4096)
     try:
-        value = json.loads(str(np.atleast_1d(arrays["protocol"]).ravel()[0]))
-    except (ValueError, IndexError, RecursionError):
+        values = [json.loads(t) if t else {} for t in texts]
+    except (ValueError, RecursionError):
         raise DataError("`protocol` must be a JSON object") from None
-    return clean_protocol(value) if isinstance(value, dict) else {}
+    return [clean_protocol(v) if isinstance(v, dict) else {} for v in values]
 
 
 def _groups(arrays: Mapping[str, NDArray[Any]], ids: Sequence[str], synthetic: bool) -> list[str | None]:

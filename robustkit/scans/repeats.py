@@ -24,27 +24,36 @@ CURE = "repeats are 2 or more scans of one object, same position, matrix, pixel 
 def group_repeats(found: Sequence[Found], *, alone_is_error: bool = True) -> list[RepeatScans]:
     """Group single scans into repeats, by position, geometry, kernel and mAs, whatever their files and folders.
 
-    A scan without a second one is left out and told; DataError when nothing else is there.
+    Sets of one slice at several mAs share their id, the hash of the least noisy mean. A scan without a second one
+    is left out and told; DataError when nothing else is there.
 
     Raises
     ------
     DataError : when scans of one position, kernel and mAs differ in matrix or pixel size, or none has a second.
     """
-    groups = [
-        objects
+    slices = [
+        [_split(shown, lambda f: f.slice.mas or 0.0, SAME_MAS, relative=True) for shown in _by_object(shaped)]
         for same in _by_settings(found)
         for placed in _split(same, lambda f: f.along, SAME_POSITION_MM, relative=False)
-        for dosed in _split(placed, lambda f: f.slice.mas or 0.0, SAME_MAS, relative=True)
-        for shaped in _by_shape(dosed)
-        for objects in _by_object(shaped)
+        for shaped in _by_shape(placed)
     ]
-    whole = [g for g in groups if len(g) >= 2]
-    alone = [g[0] for g in groups if len(g) == 1]
-    if not whole and alone_is_error:
-        raise DataError(f"one repeat only: {len(alone)} scans, and no two of the same slice; {CURE}")
+    sets = [levels for objects in slices for levels in objects]
+    alone = [g[0] for levels in sets for g in levels if len(g) == 1]
+    if len(alone) == len(found) and alone_is_error:
+        raise DataError(f"one repeat only: {len(alone)} scans, and no two of the same slice and mAs; {CURE}")
     for f in sorted(alone, key=lambda f: (f.file, f.frame)):
         LOG.warning("file %d, image %d left out: no second scan of the same slice; %s", f.file + 1, f.frame + 1, CURE)
-    return [_stack(g) for g in sorted(whole, key=lambda g: (g[0].along, min(f.file for f in g)))]
+    whole = [[g for g in levels if len(g) >= 2] for levels in sets]
+    ordered = sorted((levels for levels in whole if levels), key=lambda levels: (levels[0][0].along, levels[0][0].file))
+    return [stack for levels in ordered for stack in _stacks(levels)]
+
+
+def _stacks(levels: Sequence[Sequence[Found]]) -> list[RepeatScans]:
+    """Return the repeats of one slice, one entry a mAs, all under one id."""
+    stacks = [_stack(g) for g in levels]
+    best = max(stacks, key=lambda r: len(r.pixels) * (r.mas or 0.0))
+    ident = levels[0][0].subject or best.id
+    return [replace(r, id=ident) for r in stacks]
 
 
 def join_repeats(stacks: Sequence[RepeatScans]) -> list[RepeatScans]:
@@ -95,12 +104,14 @@ def _split(
 
 
 def _by_shape(found: Sequence[Found]) -> list[list[Found]]:
-    """Part the scans by matrix and pixel size; one that stands alone among others is an error, not another slice."""
+    """Part the scans by matrix and pixel size; one that stands alone at its mAs is an error, not another slice."""
     groups: dict[Shape, list[Found]] = {}
     for f in found:
         groups.setdefault(_shape(f.slice.pixels, f.slice.pixel_mm), []).append(f)
-    if any(len(g) == 1 for g in groups.values()):
-        _refuse_shapes({shape: len(g) for shape, g in groups.items()})
+    for dosed in _split(found, lambda f: f.slice.mas or 0.0, SAME_MAS, relative=True):
+        counts = Counter(_shape(f.slice.pixels, f.slice.pixel_mm) for f in dosed)
+        if 1 in counts.values():
+            _refuse_shapes(counts)
     return list(groups.values())
 
 

@@ -171,9 +171,6 @@ def _image_arrays(slices: Sequence[Slice]) -> dict[str, Any]:
     first = slices[0]
     if any(s.pixels.shape != first.pixels.shape or s.pixel_mm != first.pixel_mm for s in slices):
         raise UsageError("one .npz holds images of one shape and pixel size; write a folder of DICOM instead")
-    shared = _shared(first)
-    if any(_shared(s) != shared for s in slices):
-        raise UsageError("one .npz holds images of one protocol and grid; write a folder of DICOM instead")
     return {
         "pixels": np.stack([s.pixels for s in slices]).astype(np.float32),
         "pixel_mm": np.array(first.pixel_mm, float),
@@ -183,7 +180,9 @@ def _image_arrays(slices: Sequence[Slice]) -> dict[str, Any]:
         "groups": _text_array([s.group for s in slices]),
         "kernels": _text_array([s.kernel for s in slices]),
         "mask": _masks(slices),
-        **shared,
+        "storage": np.array([_limits(s) for s in slices]),
+        "synthetic": np.array([int(s.synthetic) for s in slices]),
+        "protocol": np.array([_facts(s) for s in slices]),
     }
 
 
@@ -198,21 +197,19 @@ def _repeat_arrays(stack: RepeatScans) -> dict[str, Any]:
         "kernel": _text_array([stack.kernel]),
         "mask": stack.mask,
         "source": np.array(stack.source),
-        **_shared(stack),
+        "storage": np.array(_limits(stack)),
+        "synthetic": np.array(int(stack.synthetic)),
+        "protocol": np.array(_facts(stack)),
     }
 
 
-def _shared(image: Slice | RepeatScans) -> dict[str, Any]:
+def _limits(image: Slice | RepeatScans) -> tuple[float, float, float]:
     storage = image.storage
-    limits = [math.nan] * 3 if storage is None else [storage.low, storage.high, storage.step]
-    return {
-        "storage": tuple(limits) if storage else _NO_STORAGE,
-        "synthetic": int(image.synthetic),
-        "protocol": json.dumps(clean_protocol(image.protocol), sort_keys=True),
-    }
+    return (math.nan,) * 3 if storage is None else (storage.low, storage.high, storage.step)
 
 
-_NO_STORAGE = (math.nan, math.nan, math.nan)
+def _facts(image: Slice | RepeatScans) -> str:
+    return json.dumps(clean_protocol(image.protocol), sort_keys=True)
 
 
 def _text_array(texts: Sequence[str | None]) -> NDArray[Any] | None:

@@ -13,7 +13,7 @@ from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittle
 
 
 def body(height=48, width=40, seed=0, sigma=12.0):
-    """A disc of water in air with white noise, (H, W) whole HU as int."""
+    """Return a disc of water in air with white noise, (H, W) whole HU as int."""
     y, x = np.mgrid[:height, :width]
     inside = (y - height / 2) ** 2 + (x - width / 2) ** 2 < (min(height, width) / 2.6) ** 2
     noise = np.random.default_rng(seed).normal(0, sigma, (height, width))
@@ -37,7 +37,7 @@ def common(hu, sop_class):
 
 
 def classic(hu=None, **changes):
-    """A single-frame CT dataset; `changes` sets elements by keyword, None deletes one."""
+    """Return a single-frame CT dataset; `changes` sets elements by keyword, None deletes one."""
     hu = body() if hu is None else hu
     dataset = common(hu, CTImageStorage)
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
@@ -62,7 +62,7 @@ def item(**elements):
 
 
 def enhanced(stack, mas):
-    """An enhanced multi-frame CT: frame i lies at 5 i mm, with rescale intercept -1024 and `mas[i]`."""
+    """Return an enhanced multi-frame CT: frame i lies at 5 i mm, with rescale intercept -1024 and `mas[i]`."""
     dataset = common(stack, EnhancedCTImageStorage)
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
     dataset.NumberOfFrames = len(stack)
@@ -102,7 +102,7 @@ class Make:
     write = staticmethod(write)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make():
     return Make
 
