@@ -229,8 +229,7 @@ def _check_length(dataset: Any) -> tuple[int, int]:
     if allocated % 8 or not _whole(header, "BitsStored", 1, 32) <= allocated:
         raise DataError("its BitsAllocated and BitsStored do not fit together")
     frames = _whole(header, "NumberOfFrames", 1, 1 << 16) if header.value("NumberOfFrames") is not None else 1
-    groups = header.value("PerFrameFunctionalGroupsSequence")
-    if frames != (1 if groups is None else len(groups)):
+    if frames != (len(header.items("PerFrameFunctionalGroupsSequence")) or 1):
         raise DataError("its number of frames differs from its per-frame descriptions")
     need, have = frames * rows * columns * allocated // 8, len(header.value("PixelData"))
     if not _encapsulated(dataset):

@@ -76,6 +76,16 @@ class Header:
                 return value
         return None
 
+    def items(self, keyword: str) -> list[Any]:
+        """Return the items of a sequence, empty where absent; DataError where it is something else."""
+        value = self.value(keyword)
+        if value is None:
+            return []
+        items = list(value) if hasattr(value, "__iter__") else [value]
+        if not all(hasattr(item, "walk") for item in items):
+            raise DataError(f"{keyword} is not a sequence")
+        return items
+
     def texts(self, keyword: str) -> tuple[str, ...]:
         """Return the values of a text element, stripped; empty where absent or malformed."""
         try:
@@ -120,24 +130,19 @@ class Header:
 def frame_headers(dataset: Any) -> Iterator[Header]:
     """Yield one header a frame: the dataset alone, or with the functional groups of an enhanced image."""
     top = Header((dataset,))
-    frames = top.value("PerFrameFunctionalGroupsSequence")
-    if frames is None:
+    frames = top.items("PerFrameFunctionalGroupsSequence")
+    if not frames:
         yield top
         return
-    shared = top.value("SharedFunctionalGroupsSequence") or ()
-    common = tuple(layer for item in list(shared)[:1] for layer in _groups(item))
+    shared = top.items("SharedFunctionalGroupsSequence")
+    common = tuple(layer for item in shared[:1] for layer in _groups(item))
     for item in frames:
         yield Header((*_groups(item), *common, dataset))
 
 
 def _groups(item: Any) -> tuple[Any, ...]:
     inner = Header((item,))
-    found = []
-    for keyword in FUNCTIONAL_GROUPS:
-        sequence = inner.value(keyword)
-        if sequence is not None and hasattr(sequence[0], "get"):
-            found.append(sequence[0])
-    return tuple(found)
+    return tuple(first for keyword in FUNCTIONAL_GROUPS for first in inner.items(keyword)[:1])
 
 
 def tube_of(header: Header) -> Tube:

@@ -64,7 +64,7 @@ def load_repeats(path: str) -> Sequence[RepeatScans] | None:
     single = [r for r in read if isinstance(r, Found)]
     repeats = join_repeats(stacks)
     if single or not repeats:
-        single = without_copies(apply_labels(single, files, root), len(files))
+        single = without_copies(apply_labels(single, files, root), len(files), by_uid=True)
         repeats = [*repeats, *group_repeats(with_groups(single), alone_is_error=not repeats)]
         tell(single)
     return tuple(repeats)
@@ -145,12 +145,12 @@ def _head(path: Path) -> bytes:
         raise DataError(f"it cannot be opened ({error.strerror})") from None
 
 
-def without_copies(found: Sequence[Found], files: int) -> list[Found]:
-    """Leave out images that are copies of an earlier one: a reused instance UID, or the very same pixels."""
+def without_copies(found: Sequence[Found], files: int, *, by_uid: bool = False) -> list[Found]:
+    """Leave out images that are copies of an earlier one: the very same pixels or, `by_uid`, a reused instance UID."""
     kept: list[Found] = []
     seen: dict[str, int] = {}
     for f in found:
-        keys = [k for k in (f.uid, f"pixels {f.slice.id}") if k]
+        keys = [f"pixels {f.slice.id}", *([f.uid] if by_uid and f.uid else [])]
         first = next((seen[k] for k in keys if k in seen), None)
         if first is None:
             kept.append(f)

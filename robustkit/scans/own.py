@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustkit.scans.records import Found, clean_protocol, clean_text, opaque, sane_mas
+from robustkit.scans.records import Found, clean_protocol, clean_text, number, opaque, sane_mas
 from robustkit.types import Slice, Storage
 
 GROUP = 0x0099
@@ -66,7 +66,7 @@ def restore(found: Found, ours: Mapping[str, Any]) -> Found:
     image = found.slice
     synthetic = ours.get("synthetic") is True
     group = clean_text(ours.get("group"))
-    mas, _ = sane_or_none(ours.get("mas"))
+    mas, _ = sane_mas(number(ours.get("mas")))
     image = replace(
         image,
         label=clean_text(ours.get("label")),
@@ -89,21 +89,14 @@ def restore(found: Found, ours: Mapping[str, Any]) -> Found:
     )
 
 
-def sane_or_none(value: object) -> tuple[float | None, str | None]:
-    """Return a number as a believable mAs, or None with the reason."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None, None
-    return sane_mas(float(value))
-
-
 def storage_of(values: object) -> Storage | None:
     """Return three numbers (low, high, step) as a Storage; None unless low < high and step > 0, all finite."""
     if not isinstance(values, list | tuple) or len(values) != 3:
         return None
-    if any(isinstance(v, bool) or not isinstance(v, int | float) or not np.isfinite(v) for v in values):
+    low, high, step = map(number, values)
+    if low is None or high is None or step is None or not (low < high and step > 0):
         return None
-    low, high, step = map(float, values)
-    return Storage(low, high, step) if low < high and step > 0 else None
+    return Storage(low, high, step)
 
 
 def _mask(packed: object, image: Slice) -> NDArray[np.bool_] | None:

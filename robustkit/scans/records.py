@@ -152,13 +152,22 @@ def clean_protocol(protocol: Mapping[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for key in PROTOCOL_KEYS:
         value = protocol.get(key)
-        if isinstance(value, bool) or value is None:
-            continue
-        if isinstance(value, int | float) and np.isfinite(value):
-            kept[key] = float(value)
+        if (figure := number(value)) is not None:
+            kept[key] = figure
         elif isinstance(value, str) and re.fullmatch(r"[\w .+/-]{1,40}", value):
             kept[key] = value
     return kept
+
+
+def number(value: object) -> float | None:
+    """Return a finite int or float as float; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        figure = float(value)
+    except OverflowError:
+        return None
+    return figure if np.isfinite(figure) else None
 
 
 def clean_text(value: object, limit: int = 64) -> str | None:
