@@ -209,6 +209,8 @@ def _anchored(source: Source, choice: NoiseChoice, fit: Fit) -> Source:
     """Give a source without repeats or profile the repeats that the virtual scanner makes of its very slice."""
     if source.repeats or source.profile is not None or refers_to_sigma(choice):
         return source
+    if getattr(fit, "needs_repeats", True) is False:  # such as the noise of another modality
+        return source
     from robustkit.scanner import VirtualScanner, simulate_repeats
 
     if source.slice.synthetic:

@@ -179,7 +179,8 @@ class Hardener(Protocol):
 Fit: TypeAlias = Callable[..., NoiseModel]
 """`fit(repeats: RepeatScans, **settings) -> NoiseModel`; keyword settings come from `--set key=value`.
 
-A fit that can also start from a saved profile carries a callable attribute `from_profile(profile, **settings)`.
+A fit that can also start from a saved profile carries a callable attribute `from_profile(profile, **settings)`; one
+that needs no repeats carries `needs_repeats = False` and is called with None where there are none.
 """
 
 

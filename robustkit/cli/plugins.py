@@ -42,14 +42,20 @@ def list_plugins(json_: JsonOption = False) -> None:
 @app.command("check")
 def check(
     name: Annotated[str, typer.Argument(help="A plugin by the name in `robustkit plugins list`.")],
+    images: Annotated[
+        str | None, typer.Option("--images", help="Images its noise and models are made for (default: discs of water).")
+    ] = None,
+    levels: Annotated[str | None, typer.Option("--levels", help="Levels for its noise models, in their unit.")] = None,
     json_: JsonOption = False,
 ) -> None:
     """Run the conformance kit over all that a plugin offers; exit 1 when a check fails."""
-    from robustkit import registry
+    from robustkit import cases, registry
+    from robustkit.cli import options
     from robustkit.cli.show import print_json
     from robustkit.testing import check_plugin
 
-    reports = check_plugin(registry.default(), name)
+    shown = cases.find_images(images) if images else None
+    reports = check_plugin(registry.default(), name, images=shown, levels=options.levels(levels, "--levels"))
     passed = all(report.passed for report in reports)
     if json_:
         print_json({"plugin": name, "passed": passed, "parts": [_part(report) for report in reports]})

@@ -59,8 +59,9 @@ class NoiseBench:
 
     @property
     def limit(self) -> int | None:
-        """Return how many realizations the model has, where it says so (`realizations`); None is without end."""
-        found = getattr(self.model, "realizations", None)
+        """Return how many different realizations the model has, where its report says so; None is without end."""
+        report = getattr(self.model, "report", None)
+        found = report.get("effective_n") if isinstance(report, dict) else None
         return found if isinstance(found, int) else None
 
     @cached_property
@@ -399,8 +400,8 @@ def check_noise_model(
 
     Notes
     -----
-    A model may carry `zero_mean = False` (its noise shifts the image by nature) and `realizations` (how many distinct
-    ones it has); the checks heed both.
+    A model may carry `zero_mean = False` (its noise shifts the image by nature) and, in its `report`, `effective_n`
+    (how many different realizations it has); the checks heed both.
 
     Raises
     ------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from robustkit.errors import UsageError
 from robustkit.registry import BUILT_IN
 from robustkit.testing.core import CheckResult
+from robustkit.testing.fakes import make_scans
 from robustkit.testing.images import run_opener, run_scans
 from robustkit.testing.metrics import run_metric
 from robustkit.testing.models import run_classifier, run_trainable
@@ -18,6 +19,7 @@ from robustkit.testing.training import run_hardener, run_recipe
 
 if TYPE_CHECKING:
     from robustkit.registry import Registry
+    from robustkit.types import Slice
 
 RUNNERS: dict[str, Callable[..., list[CheckResult]]] = {
     "noise model": run_noise_model,
@@ -62,8 +64,19 @@ def run_checks(kind: str, part: Any, **options: Any) -> list[CheckResult]:
     return RUNNERS[kind](part, **options)
 
 
-def check_plugin(registry: Registry, name: str) -> list[PartReport]:
+def check_plugin(
+    registry: Registry,
+    name: str,
+    *,
+    images: Sequence[Slice] | None = None,
+    levels: Sequence[float] | None = None,
+) -> list[PartReport]:
     """Run the kit over all that a plugin offers.
+
+    Parameters
+    ----------
+    images : slices that its noise and its models are made for; by default discs of water in air.
+    levels : for its noise models, in their unit.
 
     Raises
     ------
@@ -74,7 +87,7 @@ def check_plugin(registry: Registry, name: str) -> list[PartReport]:
     if info.reason:
         raise UsageError(f"plugin {name!r} is not in use: {info.reason}")
     reports = [
-        PartReport(kind, part, tuple(run_checks(kind, value)))
+        PartReport(kind, part, tuple(run_checks(kind, value, **_material(kind, images, levels))))
         for kind, parts in registry.offers(name).items()
         for part, value in parts.items()
     ]
@@ -84,6 +97,16 @@ def check_plugin(registry: Registry, name: str) -> list[PartReport]:
     ]
     reports += _plugin_itself(registry, name)
     return reports
+
+
+def _material(kind: str, images: Sequence[Slice] | None, levels: Sequence[float] | None) -> dict[str, Any]:
+    """Return what the runner of a kind is given beside the part."""
+    if kind == "model" and images:
+        return {"images": images}
+    if kind != "noise model":
+        return {}
+    made_for = {"repeats": make_scans(of=images[0]), "clean": images[0].pixels} if images else {}
+    return {"levels": levels, **made_for}
 
 
 def _asking(kind: str, hook: Callable[..., Any]) -> Callable[[str], Any]:
