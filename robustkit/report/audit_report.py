@@ -3,22 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from robustkit.report import curves, gallery, matrix, noise, page, words
-from robustkit.report.source import Source, load, records
-
-_LONG = 60
-"""Rows of a plug-in metric that are shown."""
-
-
-class Metric(NamedTuple):
-    """A table of records of any shape."""
-
-    name: str
-    heads: list[str]
-    rows: list[list[str]]
-    left_out: int
+from robustkit.report import curves, gallery, grids, matrix, noise, page, png, words
+from robustkit.report.source import Source, load
 
 
 def write_report(run_dir: Path) -> Path:
@@ -41,7 +29,6 @@ def write_report(run_dir: Path) -> Path:
 def parts(source: Source) -> dict[str, Any]:
     """Return everything the template shows."""
     shown, every = matrix.matrices(source)
-    run = source.run
     return {
         "title": f"Noise robustness of {source.summary.get('model', 'a model')}",
         "kicker": "Noise robustness audit",
@@ -51,6 +38,7 @@ def parts(source: Source) -> dict[str, Any]:
         "facts": words.facts(source),
         "warnings": words.warnings(source),
         "lowest": curves.lowest(source.summary),
+        "lowest_title": curves.lowest_title(source.summary),
         "unit": source.unit,
         "panels": curves.panels(source),
         "has_stars": bool(curves.stars(source)),
@@ -58,16 +46,17 @@ def parts(source: Source) -> dict[str, Any]:
         "measured": curves.measured_table(source),
         "heats": shown,
         "every_heat": every,
+        "entries": grids.entries(source.summary, {h.level for h in shown}),
         "undefined": sorted({name for h in every or shown for name in h.undefined}),
         "flips": gallery.flips(source),
         "flip_count": len(source.flips),
         "noise_cards": noise.cards(source),
         "noise_count": len(source.noise),
-        "colour_bar": noise.png.colour_bar(),
-        "slices": metric("by_slice", source.summary.get("by_slice")),
-        "metrics": [m for m in map(lambda item: metric(*item), _metrics(source).items()) if m],
+        "colour_bar": png.colour_bar(),
+        "evidence": grids.evidence(source.summary),
+        "grids": further(source),
         "null_audit": list(words.flatten(source.summary.get("null_audit") or {})),
-        "provenance": list(words.flatten(run)),
+        "provenance": list(words.flatten(source.run)),
         "limits": words.limits(source),
         "missing": source.missing,
     }
@@ -93,21 +82,19 @@ def gate_line(source: Source) -> str:
     where = f"at {words.join(words.at_level(v, source.unit) for v in at)}" if at else "at every level"
     whom = f"class {gate['class']}" if gate.get("class") else "every class"
     return (
-        f"Limit: at most {words.percent(limit)} of answers changed, for {whom}, {where}. It passes only when the upper "
+        f"Limit: at most {words.bound(limit)} of answers changed, for {whom}, {where}. It passes only when the upper "
         "confidence bound, not the observed share, is within the limit; ties count as changes."
     )
 
 
-def _metrics(source: Source) -> dict[str, Any]:
+def further(source: Source) -> list[grids.Grid]:
+    """Return the tables after the figures: thresholds, clusters, slices, and every plug-in metric."""
     stated = source.summary.get("metrics")
-    return stated if isinstance(stated, dict) else {}
-
-
-def metric(name: str, value: Any) -> Metric | None:
-    """Return records of any shape as a table; None when there is nothing to show."""
-    rows = records(value)
-    if not rows:
-        return None
-    heads = list(dict.fromkeys(str(key) for row in rows for key in row))
-    shown = [[words.plain(row.get(head)) for head in heads] for row in rows[:_LONG]]
-    return Metric(name, [head.replace("_", " ") for head in heads], shown, len(rows) - len(shown))
+    metrics = stated if isinstance(stated, dict) else {}
+    found = [
+        grids.thresholds(source.summary),
+        grids.clusters(source.summary),
+        grids.any_records("Each slice", source.summary.get("by_slice")),
+        *(grids.any_records(f"Metric {name}", value) for name, value in metrics.items()),
+    ]
+    return [grid for grid in found if grid]

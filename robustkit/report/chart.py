@@ -1,7 +1,7 @@
 """Line charts as geometry: scales, ticks and labels that never collide. The template turns it into SVG.
 
-Labels stand in a gutter on the low side of the x axis, where noise is strongest and curves lie apart; a leader ties
-each to its curve. The y axis is on the other side.
+Labels stand in a gutter at the side of the plot where curves lie apart; a leader ties each to its curve. The y axis is
+on the other side.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-STYLES = 8
-"""Colours and markers before they repeat with another dash."""
+LINE = 1.3
+"""Height of a label in units of the font size."""
+MARK_ROOM = 18.0
+"""Least distance of neighbouring markers on a dense curve."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,10 @@ class Tick(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A drawn point: centre, ends of its interval (or None), the sentence, the column and row of a keyboard walk."""
+    """A drawn point: centre, ends of its interval (or None), the sentence, the column and row of a keyboard walk.
+
+    A quiet one is drawn only while it has the focus: its neighbours stand too close.
+    """
 
     x: float
     y: float
@@ -101,6 +106,7 @@ class Mark(NamedTuple):
     text: str
     column: int
     row: int
+    quiet: bool
 
 
 class Curve(NamedTuple):
@@ -116,14 +122,23 @@ class Curve(NamedTuple):
 
 
 class Label(NamedTuple):
-    """A direct label at height `y`, its text cut to fit, and the leader to its curve."""
+    """A direct label at height `y`: its text cut to fit, the place of its marker, and the leader to its curve."""
 
     x: float
+    key_x: float
     y: float
     text: str
-    full: str
     style: int | None
     leader: str
+
+
+class Box(NamedTuple):
+    """The plot's frame in drawing units."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
 
 
 class Plot(NamedTuple):
@@ -143,6 +158,7 @@ class Plot(NamedTuple):
     labels: list[Label]
     limit: float | None
     small: bool
+    labels_right: bool
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
@@ -239,17 +255,17 @@ def draw(
     labelled : False leaves the gutter out; the page then shows a legend.
     """
     names = [s.name for s in series if not s.star] + ([limit[1]] if limit else [])
-    longest = min(max((len(n) for n in names), default=0), size.label)
-    line_height = size.font * 1.3
-    left = longest * size.em + 52 if labelled else 16.0
-    right = size.width - max(len(y.name(t)) for t in y.ticks) * size.em - 12
+    gutter = min(max((len(n) for n in names), default=0), size.label + 2) * size.em + 52 if labelled else 16.0
+    ruler = max(len(y.name(t)) for t in y.ticks) * size.em + 12
+    flip = labelled and _apart_at(series, max) > _apart_at(series, min)
+    left, right = (ruler, size.width - gutter) if flip else (gutter, size.width - ruler)
     top = size.font * 2.4
-    height = max(size.height, top + len(names) * line_height + 60) if labelled else size.height
+    height = max(size.height, top + len(names) * size.font * LINE + 60) if labelled else size.height
     bottom = height - size.font * 3.6
     to_x, to_y = x.place(left, right), y.place(bottom, top)
     chosen = [i for i, t in enumerate(x.ticks) if t in first_ticks]
     chosen += [i for i in (0, len(x.ticks) - 1) if i not in chosen]
-    curves = [_curve(s, row, x, y, to_x, to_y) for row, s in enumerate(series)]
+    box = Box(left, right, top, bottom)
     return Plot(
         size=size,
         height=height,
@@ -261,70 +277,116 @@ def draw(
         y_ticks=[Tick(to_y(t), y.name(t)) for t in y.ticks],
         x_title=x.title,
         y_title=y.title,
-        curves=curves,
-        labels=_labels(series, limit, y, to_x, to_y, (left, top, bottom), size) if labelled else [],
+        curves=_beside([_curve(s, row, x, y, to_x, to_y) for row, s in enumerate(series)], size.width / 200),
+        labels=_labels(series, limit, y, (to_x, to_y), box, size, flip) if labelled else [],
         limit=to_y(limit[0]) if limit and y.low <= limit[0] <= y.high else None,
         small=len({p.x for s in series for p in s.points}) > 24,
+        labels_right=flip,
     )
+
+
+def _apart_at(series: Sequence[Series], end: Callable[..., Point]) -> float:
+    """Return how far the curves lie apart at one end of the x axis."""
+    values = [end(s.points, key=lambda p: p.x).y for s in series if s.points and not s.star]
+    return max(values) - min(values) if values else 0.0
 
 
 def _curve(
     s: Series, row: int, x: Axis, y: Axis, to_x: Callable[[float], float], to_y: Callable[[float], float]
 ) -> Curve:
     points = sorted(s.points, key=lambda p: p.x)
-    columns = {value: i for i, value in enumerate(x.ticks)}
     line = "M" + "L".join(f"{to_x(p.x):.1f},{to_y(p.y):.1f}" for p in points) if len(points) > 1 else ""
-    banded = [p for p in points if p.low is not None and p.high is not None]
-    band = ""
-    if len(banded) > 1:
-        upper = [f"{to_x(p.x):.1f},{to_y(p.high or 0):.1f}" for p in banded]
-        lower = [f"{to_x(p.x):.1f},{to_y(p.low or 0):.1f}" for p in reversed(banded)]
-        band = "M" + "L".join(upper + lower) + "Z"
-    marks = [
+    band = _band([p for p in points if p.low is not None and p.high is not None], to_x, to_y)
+    marks = _marks(points, row, x, y, to_x, to_y)
+    return Curve(s.name, s.style, s.star, "" if s.star else line, "" if s.star else band, marks, s.star or not band)
+
+
+def _beside(curves: list[Curve], step: float) -> list[Curve]:
+    """Set the stars of several curves `step` apart, so that none hides another at the level they share."""
+    rows = [c.marks[0].row for c in curves if c.star and c.marks]
+    middle = (len(rows) - 1) / 2
+    shift = {row: (i - middle) * step for i, row in enumerate(rows)}
+    return [
+        c._replace(marks=[m._replace(x=m.x + shift[m.row]) for m in c.marks]) if c.star and len(rows) <= 6 else c
+        for c in curves
+    ]
+
+
+def _band(points: Sequence[Point], to_x: Callable[[float], float], to_y: Callable[[float], float]) -> str:
+    if len(points) < 2:
+        return ""
+    upper = [f"{to_x(p.x):.1f},{to_y(p.high or 0.0):.1f}" for p in points]
+    lower = [f"{to_x(p.x):.1f},{to_y(p.low or 0.0):.1f}" for p in reversed(points)]
+    return "M" + "L".join(upper + lower) + "Z"
+
+
+def _marks(
+    points: Sequence[Point],
+    row: int,
+    x: Axis,
+    y: Axis,
+    to_x: Callable[[float], float],
+    to_y: Callable[[float], float],
+) -> list[Mark]:
+    columns = {value: i for i, value in enumerate(sorted({*x.ticks, *(p.x for p in points)}))}
+    spacing = abs(to_x(points[-1].x) - to_x(points[0].x)) / max(len(points) - 1, 1)
+    loud = math.ceil(MARK_ROOM / spacing) if len(points) > 24 and spacing else 1
+    return [
         Mark(
             to_x(p.x),
             to_y(p.y),
             None if p.low is None else to_y(max(p.low, y.low)),
             None if p.high is None else to_y(min(p.high, y.high)),
             p.text,
-            columns.get(p.x, i),
+            columns[p.x],
             row,
+            i % loud != 0,
         )
         for i, p in enumerate(points)
         if y.low <= p.y <= y.high
     ]
-    return Curve(s.name, s.style, s.star, "" if s.star else line, "" if s.star else band, marks, s.star or not band)
 
 
 def _labels(
     series: Sequence[Series],
     limit: tuple[float, str] | None,
     y: Axis,
-    to_x: Callable[[float], float],
-    to_y: Callable[[float], float],
-    box: tuple[float, float, float],
+    to_px: tuple[Callable[[float], float], Callable[[float], float]],
+    box: Box,
     size: Size,
+    flip: bool,
 ) -> list[Label]:
-    left, top, bottom = box
+    """Place one label a curve and one for the limit; a curve that starts above the axis gets an arrow, no leader."""
+    to_x, to_y = to_px
     ends: list[tuple[str, int | None, float, float]] = []
     for s in series:
         if not s.star and s.points:
-            first = min(s.points, key=lambda p: p.x)
-            ends.append((s.name, s.style, to_x(first.x), to_y(min(max(first.y, y.low), y.high))))
+            end = (max if flip else min)(s.points, key=lambda p: p.x)
+            ends.append((s.name, s.style, to_x(end.x), to_y(end.y)))
     if limit and y.low <= limit[0] <= y.high:
-        ends.append((limit[1], None, left, to_y(limit[0])))
-    places = spread([e[3] for e in ends], size.font * 1.3, top, bottom)
-    return [
-        Label(
-            left - 44,
-            at,
-            shorten(name, size.label),
-            name,
-            style,
-            f"M{left - 28:.1f},{at:.1f}H{left - 22:.1f}L{max(left - 6, end_x - 12):.1f},{end_y:.1f}H{end_x - 6:.1f}",
-        )
-        for (name, style, end_x, end_y), at in zip(ends, places, strict=True)
-    ]
+        ends.append((limit[1], None, box.right if flip else box.left, to_y(limit[0])))
+    ends.sort(key=lambda e: e[3])
+    places = spread([min(max(e[3], box.top), box.bottom) for e in ends], size.font * LINE, box.top, box.bottom)
+    return [_label(end, at, box, size, flip) for end, at in zip(ends, places, strict=True)]
+
+
+def _label(end: tuple[str, int | None, float, float], at: float, box: Box, size: Size, flip: bool) -> Label:
+    name, style, end_x, end_y = end
+    edge, out = (box.right, 1.0) if flip else (box.left, -1.0)
+    visible = box.top - 0.5 <= end_y
+    text = shorten(name, size.label + (2 if style is None else 0))
+    key = edge + out * (35 if style is not None else 26)
+    start, knee = edge + out * (28 if style is not None else 24), edge + out * 20
+    close = edge + out if style is None else end_x + out * 7
+    leader = f"M{start:.1f},{at:.1f}H{knee:.1f}L{close + out * 6:.1f},{end_y:.1f}H{close:.1f}"
+    return Label(
+        x=edge + out * (44 if style is not None else 28),
+        key_x=key,
+        y=at,
+        text=text if visible else f"{shorten(name, size.label - 2)} ↑",
+        style=style,
+        leader=leader if visible else "",
+    )
 
 
 def shorten(text: str, limit: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from robustkit.report import words
 from robustkit.report.chart import NARROW, WIDE, Axis, Plot, Point, Series, Size, draw, level_axis, nice_ticks
-from robustkit.report.source import Record, Source
+from robustkit.report.source import Record, Source, records
 
 CLOSE_UP = 6.0
 """A limit lower than the axis by this factor gets a panel of its own."""
@@ -30,6 +30,7 @@ class Cell(NamedTuple):
     interval: str
     tied: int
     state: str
+    total: str = ""
 
 
 class Block(NamedTuple):
@@ -44,7 +45,7 @@ def class_series(source: Source) -> list[Series]:
     classes = [str(c) for c in source.summary.get("classes") or []]
     found = []
     for style, name in enumerate(classes):
-        points = tuple(_point(r, source.unit) for r in rows_of(source.summary, name))
+        points = tuple(point(r, source.unit) for r in rows_of(source.summary, name))
         if points:
             found.append(Series(name, style, points))
     return found
@@ -55,7 +56,8 @@ def rows_of(summary: Record, name: str) -> list[Record]:
     return [r for r in words.records_with_counts(summary) if str(r.get("class")) == name]
 
 
-def _point(record: Record, unit: str, what: str = "") -> Point:
+def point(record: Record, unit: str, what: str = "") -> Point:
+    """Return one SAR record as a point; `what` names it in its sentence, the class by default."""
     tied = int(record.get("tied") or 0)
     ties = f", of them {words.many(tied, 'tie')}" if tied else ""
     text = (
@@ -67,34 +69,8 @@ def _point(record: Record, unit: str, what: str = "") -> Point:
 
 
 def measured_records(source: Source) -> list[Record]:
-    """Return SAR records of measured scans: the summary's own, else counted from the rows whose noise is "measured".
-
-    A run of measured scans alone has none here: its curve already is the measurement.
-    """
-    stated = source.summary.get("measured")
-    if isinstance(stated, list):
-        return words.records_with_counts({"sar": stated})
-    table = source.results
-    if table is None or source.summary.get("noise") == "measured":
-        return []
-    table = table[table["noise"] == "measured"]
-    found = []
-    for (name, level), rows in table.groupby(["clean", "level"], sort=True):
-        changed = (rows["clean"] != rows["noisy"]) & ~rows["tied"]
-        k, n = int(rows.loc[changed, "count"].sum()), int(rows["count"].sum())
-        low, high = exact_interval(k, n, words.confidence(source.summary))
-        found.append({"class": name, "level": level, "k": k, "n": n, "rate": k / n, "low": low, "high": high})
-    return found
-
-
-def exact_interval(k: int, n: int, level: float) -> tuple[float, float]:
-    """Return the two-sided Clopper-Pearson interval of k of n (Clopper and Pearson, Biometrika 1934;26:404)."""
-    from scipy.special import betaincinv
-
-    tail = (1 - level) / 2
-    low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, tail))
-    high = 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - tail))
-    return low, high
+    """Return SAR records of measured scans beside simulated ones, as the summary holds them."""
+    return words.records_with_counts({"sar": records(source.summary.get("measured"))})
 
 
 def stars(source: Source) -> list[Series]:
@@ -103,7 +79,7 @@ def stars(source: Source) -> list[Series]:
     found: dict[str, list[Point]] = {}
     for record in measured_records(source):
         name = str(record["class"])
-        found.setdefault(name, []).append(_point(record, source.unit, f"{name}, measured,"))
+        found.setdefault(name, []).append(point(record, source.unit, f"{name}, measured,"))
     return [
         Series(name, classes.index(name) if name in classes else len(classes), tuple(points), star=True)
         for name, points in found.items()
@@ -168,7 +144,7 @@ def sar_panel(
     x = level_axis(levels, x_title)
     ticks = tuple(t for t in nice_ticks(0.0, top) if t <= 1.0 + 1e-9)
     y = Axis("answers changed (SAR)", 0.0, ticks[-1], ticks, unit=f"{words.THIN}%", scale=100)
-    line = (limit, f"limit {words.percent(limit)}") if limit is not None else None
+    line = (limit, f"limit {words.bound(limit)}") if limit is not None else None
     plots = [
         (name, draw(series, x, y, _lower(size, height), limit=line, first_ticks=first))
         for name, size in (("wide", WIDE), ("narrow", NARROW))
@@ -219,6 +195,7 @@ def cell(record: Record, limit: float | None) -> Cell:
         words.interval(record.get("low"), record.get("high")),
         int(record.get("tied") or 0),
         "limit" if limit is not None and rate > limit else "",
+        words.interval(record["total_low"], record["total_high"]) if record.get("total_low") is not None else "",
     )
 
 
@@ -236,6 +213,17 @@ def lowest(summary: Record) -> list[tuple[str, float | None, str]]:
     for name, value in stated.items():
         inner = value if isinstance(value, dict) else {"level": value}
         level = inner.get("level")
-        remark = str(inner.get("reason") or inner.get("remark") or "")
-        found.append((str(name), float(level) if isinstance(level, int | float) else None, remark))
+        found.append(
+            (str(name), float(level) if isinstance(level, int | float) else None, str(inner.get("reason") or ""))
+        )
     return found
+
+
+def lowest_title(summary: Record) -> str:
+    """Say what the lowest passing level means, with the limit it was judged against."""
+    stated: Any = summary.get("lowest_passing_level")
+    limits = {v.get("limit") for v in stated.values() if isinstance(v, dict)} if isinstance(stated, dict) else set()
+    limit = limits.pop() if len(limits) == 1 else None
+    end = "Highest" if words.noise_rises(str(summary.get("unit"))) else "Lowest"
+    within = f" a limit of {words.bound(limit)}" if isinstance(limit, int | float) else ""
+    return f"{end} level that still passes{within}"

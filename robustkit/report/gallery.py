@@ -26,7 +26,7 @@ class Window(NamedTuple):
     width: float
 
     def __str__(self) -> str:
-        return f"{self.name}, W {self.width:.0f} L {self.centre:.0f}"
+        return f"{self.name}, W\u202f{self.width:.0f} L\u202f{self.centre:.0f}".replace("-", "−")
 
     @property
     def limits(self) -> tuple[float, float]:

@@ -16,7 +16,7 @@ STEPS = 8
 class HeatCell(NamedTuple):
     """One entry: count and rate as text, what a screen reader adds, its colour class, and the ties counted in it."""
 
-    count: str
+    images: str
     rate: str
     shade: str
     tied: int
@@ -27,6 +27,7 @@ class Heat(NamedTuple):
 
     level: str
     title: str
+    remark: str
     columns: list[tuple[str, int]]
     rows: list[tuple[str, list[HeatCell]]]
     undefined: list[str]
@@ -43,7 +44,7 @@ def shade(rate: float, *, diagonal: bool) -> str:
     return f"{'d' if diagonal else 'o'}{step}"
 
 
-def heat(record: Record, summary: Record) -> Heat:
+def heat(record: Record, summary: Record, remark: str = "") -> Heat:
     """Return the matrix of one level; columns never predicted without noise are undefined, not zero."""
     classes = [str(c) for c in summary.get("classes") or []]
     counts = record.get("counts") or []
@@ -60,6 +61,7 @@ def heat(record: Record, summary: Record) -> Heat:
     return Heat(
         level=words.number(level),
         title=words.at_level(level, unit),
+        remark=remark,
         columns=list(zip(classes, totals, strict=True)),
         rows=rows,
         undefined=[name for name, total in zip(classes, totals, strict=True) if total == 0],
@@ -76,17 +78,21 @@ def _cell(count: int, total: int, diagonal: bool, tied: int) -> HeatCell:
 
 
 def matrices(source: Source) -> tuple[list[Heat], list[Heat]]:
-    """Return (those shown at once: the gate's level and the lowest, all of them when there are few; all of them)."""
-    found = sorted(
-        (r for r in records(source.summary.get("cmr")) if _fits(r, source.summary)), key=lambda r: float(r["level"])
-    )
-    every = [heat(r, source.summary) for r in found]
-    if len(every) <= 2:
-        return every, []
-    chosen = {float(found[0]["level"]), *gate_levels(source.summary)[:1]}
+    """Return (the matrices shown at once, those of every level): the noisiest level, and the gate's or a middle one."""
+    summary = source.summary
+    found = sorted((r for r in records(summary.get("cmr")) if _fits(r, summary)), key=lambda r: float(r["level"]))
+    if len(found) <= 2:
+        return [heat(r, summary) for r in found], []
+    chosen = {float(found[-1 if words.noise_rises(source.unit) else 0]["level"]): "noisiest level tested"}
+    gated = gate_levels(summary)
+    if gated and gated[0] not in chosen:
+        chosen[gated[0]] = "level of the limit"
+    elif gated:
+        chosen[gated[0]] += ", level of the limit"
     if len(chosen) == 1:
-        chosen.add(float(found[len(found) // 2]["level"]))
-    return [h for r, h in zip(found, every, strict=True) if float(r["level"]) in chosen], every
+        chosen[float(found[len(found) // 2]["level"])] = "in the middle of the range"
+    shown = [heat(r, summary, chosen[float(r["level"])]) for r in found if float(r["level"]) in chosen]
+    return shown, [heat(r, summary) for r in found]
 
 
 def _fits(record: Record, summary: Record) -> bool:

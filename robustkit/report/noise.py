@@ -59,7 +59,7 @@ class NoiseCard(NamedTuple):
     map: SigmaMap | None
     spectra: Spectra | None
     facts: list[tuple[str, str]]
-    effective: list[tuple[str, str]]
+    effective: list[list[str]]
     warnings: list[str]
 
 
@@ -81,7 +81,7 @@ def card(record: Record, source: Source, index: int) -> NoiseCard:
         map=sigma_map(sd, label or "this slice"),
         spectra=spectra(report.get("radial"), f"nps-{index}", label),
         facts=fit_facts(report),
-        effective=effective(record, source.unit),
+        effective=effective(record, source),
         warnings=[str(w) for w in [*(record.get("warnings") or []), *(report.get("warnings") or [])]],
     )
 
@@ -89,7 +89,12 @@ def card(record: Record, source: Source, index: int) -> NoiseCard:
 def fit_facts(report: Record) -> list[tuple[str, str]]:
     """Return what a fit reports of itself, known names in words, nested ones dotted."""
     found = words.flatten({k: v for k, v in report.items() if k not in _OWN_PLACE})
-    return [(_NAMES.get(name, name.replace("_", " ")), text) for name, text in found]
+    return [(fact_name(name), text) for name, text in found]
+
+
+def fact_name(key: str) -> str:
+    """Return a key of a fit report in words."""
+    return _NAMES.get(key, key.replace("_", " "))
 
 
 def clean_story(clean: Any) -> str:
@@ -103,27 +108,31 @@ def clean_story(clean: Any) -> str:
     return f"{clean['from']}{at}"
 
 
-def effective(record: Record, unit: str) -> list[tuple[str, str]]:
-    """Return (level, effective level) pairs where the clean image's own noise lowers the dose that it amounts to."""
-    stated = record.get("effective_mas", record.get("effective"))
-    if isinstance(stated, dict):
-        pairs = [(k, v) for k, v in stated.items() if isinstance(v, int | float)]
-    elif isinstance(stated, list) and all(isinstance(v, list) and len(v) == 2 for v in stated):
-        pairs = [(k, v) for k, v in stated if isinstance(v, int | float)]
-    else:
+def effective(record: Record, source: Source) -> list[list[str]]:
+    """Return (mAs asked, clean image's noise over the noise added, effective mAs) for each level.
+
+    1 / effective = 1 / asked + 1 / (k mAs of the clean image): noise variances add. Empty where that is not known.
+    """
+    if source.unit != "mAs":
         return []
-    return [(f"{words.plain(k)}{words.THIN}{unit}", f"{float(v):.3g}{words.THIN}{unit}") for k, v in pairs]
+    rows = []
+    for level in sorted(float(v) for v in source.summary.get("levels") or [] if v > 0):
+        ratio = words.centre_ratio(record, level)
+        if ratio is None:
+            return []
+        rows.append([words.number(level), f"{ratio:.2f}", f"{level / (1 + ratio**2):.4g}"])
+    return rows
 
 
-def sigma_map(sd: NDArray[Any] | None, what: str) -> SigmaMap | None:
+def sigma_map(sd: NDArray[Any] | None, what: str, side: int = MAP_PX) -> SigmaMap | None:
     """Return the map of (h, w) standard deviations in HU, from 0 to its 99.5th percentile."""
     if sd is None or sd.ndim != 2 or sd.size == 0:
         return None
-    values = png.shrink(np.asarray(sd, dtype=np.float32), MAP_PX)
+    values = png.shrink(np.asarray(sd, dtype=np.float32), side)
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return None
-    ticks = [t for t in nice_ticks(0.0, max(float(np.percentile(finite, 99.5)), 1e-6), 4)]
+    ticks = nice_ticks(0.0, max(float(np.percentile(finite, 99.5)), 1e-6), 4)
     middle = float(np.median(finite))
     alt = (
         f"Map of the noise standard deviation of {what}: median {middle:.3g} HU, 5th percentile "
@@ -167,7 +176,7 @@ def _spectrum(record: Record, style: int) -> Series:
     return Series(name, style, points)
 
 
-def _spectrum_rows(usable: Sequence[Record], most: int = 24) -> list[list[str]]:
+def _spectrum_rows(usable: Sequence[Record], most: int = 16) -> list[list[str]]:
     """Return at most `most` rows of (frequency, power of each region); regions share the first one's frequencies."""
     frequency = np.asarray(usable[0]["frequency"], dtype=float)
     keep = frequency[:: max(1, -(-len(frequency) // most))]

@@ -1,4 +1,4 @@
-"""From parts to one file: templates filled with escaped text, styles and script inside, and a policy that admits no other.
+"""From parts to one file: templates filled with escaped text, styles and script inside, a policy that admits no other.
 
 The content-security policy names the hash of the one style sheet and the one script, so nothing that a name or a
 label smuggles in could run, even if it were not escaped.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustkit import files
+from robustkit.report.chart import shorten
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -37,7 +38,9 @@ def printable(value: Any) -> Any:
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     return "".join(
-        "\N{REPLACEMENT CHARACTER}" if c in _BIDI or (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t") else c
+        "\N{REPLACEMENT CHARACTER}"
+        if c in _BIDI or (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t")
+        else c
         for c in value
     )
 
@@ -55,6 +58,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["brief"] = shorten
     made.globals.update(marker=marker, colour=colour, dash=dash)
     return made
 

@@ -28,6 +28,8 @@ class Verdict(NamedTuple):
     sentence: str
 
 
+_RISING = frozenset({"sigma", "sd", "hu", "severity"})
+_METHODS = {"wilson": "Wilson, for reading; the verdict uses exact bounds"}
 _BADGES = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}
 
 
@@ -48,6 +50,16 @@ def percent(rate: float | None) -> str:
     if float(text) in (0.0, 100.0):
         return f"{'<' if value < 1 else '>'}{THIN}{'0.01' if value < 1 else '99.99'}{THIN}%"
     return f"{text}{THIN}%"
+
+
+def bound(rate: float) -> str:
+    """Write a rate that somebody chose, such as a limit: 2 %, 0.5 %, 95 %."""
+    return f"{100 * rate:.6g}{THIN}%"
+
+
+def noise_rises(unit: str) -> bool:
+    """Say whether a higher level of this unit means more noise; for mAs it means less."""
+    return unit.lower() in _RISING
 
 
 def interval(low: float | None, high: float | None) -> str:
@@ -79,7 +91,7 @@ def confidence(summary: Mapping[str, Any]) -> float:
 
 def at_level(level: float, unit: str) -> str:
     """Write a level with its unit; "sigma" stands before its number."""
-    return f"{unit} {number(level)}" if unit == "sigma" else f"{number(level)}{THIN}{unit}"
+    return f"{unit} {number(level)}" if noise_rises(unit) else f"{number(level)}{THIN}{unit}"
 
 
 def verdict(source: Source) -> Verdict:
@@ -92,24 +104,25 @@ def verdict(source: Source) -> Verdict:
 
 
 def _sentence(source: Source, kind: str) -> str:
-    worst = max(records_with_counts(source.summary), key=lambda r: r["rate"], default=None)
+    gate = source.summary.get("gate") or {}
+    scored = records_with_counts(source.summary)
+    judged = [r for r in scored if gate.get("at") in (None, r["level"]) and gate.get("class") in (None, r["class"])]
+    worst = max(judged or scored, key=lambda r: r["rate"], default=None)
     if worst is None:
         return "Nothing was scored in this run."
     told = (
-        f"Noise alone changed the model’s answer in {percent(worst['rate'])} of the images of class "
-        f"{worst['class']} at {at_level(worst['level'], source.unit)} ({count(worst['k'], worst['n'])}), "
-        "the most of any class and level"
+        f"Noise alone changed the answer for {percent(worst['rate'])} of images of class {worst['class']} at "
+        f"{at_level(worst['level'], source.unit)} ({count(worst['k'], worst['n'])})"
     )
     if worst["k"] == 0:
-        total = sum(int(r["n"]) for r in records_with_counts(source.summary))
-        told = f"Noise alone changed none of the model’s {total:,} answers".replace(",", THIN)
-    limit = (source.summary.get("gate") or {}).get("max_sar")
+        told = f"Noise alone changed none of {sum(int(r['n']) for r in judged or scored):,} answers".replace(",", THIN)
+    limit = gate.get("max_sar")
     endings = {
-        "pass": f": below the limit of {percent(limit)}.",
-        "fail": f": above the limit of {percent(limit)}.",
-        "inconclusive": f": too few realizations to decide on the limit of {percent(limit)}.",
+        "pass": f", and the upper bound is within the limit of {bound(limit or 0)}.",
+        "fail": f", above the limit of {bound(limit or 0)}.",
+        "inconclusive": f"; too few realizations to decide on the limit of {bound(limit or 0)}.",
     }
-    return told + endings.get(kind, ".")
+    return told + endings.get(kind, "; no limit was set.")
 
 
 def records_with_counts(summary: Mapping[str, Any]) -> list[Record]:
@@ -129,16 +142,19 @@ def facts(source: Source) -> list[Fact]:
     span = f"{number(levels[0])} to {at_level(levels[-1], source.unit)}" if len(levels) > 1 else ""
     span = span or (at_level(levels[0], source.unit) if levels else "–")
     slices = slice_count(source)
-    found = [
+    return [
         Fact("Model", str(s.get("model", "–"))),
         Fact("Noise", str(s.get("noise", "–")), origin(source)),
         Fact("Level axis", span, axis_meaning(source)),
         Fact("Realizations", f"{int(s.get('n') or 0):,}".replace(",", THIN), "per slice and level"),
         Fact("Slices", str(slices) if slices else "–", _slice_remark(source)),
         Fact("Seed", str(s.get("seed", "–")), "the same seed gives the same table"),
-        Fact("Intervals", f"{percent(confidence(s))} two-sided", "Clopper–Pearson, exact"),
+        Fact(
+            "Intervals",
+            f"{bound(confidence(s))} two-sided",
+            _METHODS.get(str(s.get("interval")), "Clopper–Pearson, exact"),
+        ),
     ]
-    return found
 
 
 def slice_count(source: Source) -> int:
@@ -216,7 +232,7 @@ def _scope(source: Source) -> Iterator[str]:
         few = f"the share of all such slices that behave otherwise may still be {percent(share)}"
         yield (
             f"The intervals cover the randomness of noise on the {many(slices, 'slice')} audited here, not the "
-            f"choice of slices. Even if none of them had changed its answer, {few} (at {percent(level)})."
+            f"choice of slices. Even if none of them had changed its answer, {few} (at {bound(level)})."
         )
 
 
@@ -233,8 +249,37 @@ def _interval_limits(source: Source) -> Iterator[str]:
             f"strength of one noise component is itself uncertain by {100 / math.sqrt(2 * (repeats - 1)):.0f}{THIN}%, "
             "which more realizations do not reduce."
         )
+    yield from _centre_limits(source)
     if source.summary.get("lowest_passing_level"):
         yield "The lowest passing level speaks of the levels tested, not of those between or below them."
+
+
+def centre_ratio(record: Record, level: float) -> float | None:
+    """Return the clean image's own noise over the noise added at `level` mAs: sqrt(level / (k mAs of the clean image)).
+
+    None where the clean image's scans are not on record, or only the missing noise was added.
+    """
+    clean, report = record.get("clean"), record.get("report")
+    if not isinstance(clean, dict) or (isinstance(report, dict) and report.get("add_to_source")):
+        return None
+    k, mas = clean.get("k"), clean.get("mas")
+    if not isinstance(k, int | float) or not isinstance(mas, int | float) or k * mas <= 0:
+        return None
+    return math.sqrt(level / (k * mas))
+
+
+def _centre_limits(source: Source) -> Iterator[str]:
+    levels = [float(v) for v in source.summary.get("levels") or [] if v > 0]
+    if source.unit != "mAs" or not levels:
+        return
+    ratios = [centre_ratio(record, max(levels)) for record in source.noise]
+    worst = max((r for r in ratios if r is not None), default=None)
+    if worst is not None and worst > 0.1:
+        yield (
+            f"The image called clean has noise of its own: {percent(worst)} of what is added at "
+            f"{at_level(max(levels), source.unit)}. It is the same in every realization, so the rates here may differ "
+            "from those of repeated scans by more than their intervals."
+        )
 
 
 def _smallest_k(source: Source) -> int:

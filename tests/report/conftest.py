@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robustkit import results
-from robustkit.report.curves import exact_interval
+from robustkit import results, summary
 
 SITES = ("BN", "C", "AP", "LF")
+FORTY = tuple(sorted({25.0, *np.geomspace(10, 500, 39).round(2).tolist()}))
 MAS = (12.5, 25.0, 37.5, 50.0, 75.0, 100.0, 150.0, 175.0, 200.0, 225.0, 325.0, 400.0, 500.0)
+SOURCE = "20 repeats simulated for this very slice by the virtual scanner, kernel B40, 0.98 mm pixels"
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">'\"&\u202egnp.x{{7*7}}"
 
 
@@ -44,6 +45,8 @@ class Specimen:
         if self.rates in ("none", "all"):
             return float(self.rates == "all")
         strength = (0.55, 0.9, 0.0, 0.62, 0.3, 0.8)[column % 6] * self.scale
+        if self.unit == "sigma":
+            return float(strength * level**2 / (level**2 + 400))
         middle = (14.0, 28.0, 10.0, 17.0, 40.0, 8.0)[column % 6] * min(self.levels) / 12.5
         return float(strength / (1 + (level / middle) ** 1.9)) if strength else 0.0
 
@@ -58,21 +61,12 @@ def counts(s: Specimen, level: float, rng: np.random.Generator, n: int) -> np.nd
         matrix[column, column] = n - changed
         others = [i for i in range(size) if i != column]
         if others:
-            split = rng.multinomial(changed, np.array([2.0 ** -abs(i - column) for i in others]) / sum(2.0 ** -abs(i - column) for i in others))
+            split = rng.multinomial(
+                changed,
+                np.array([2.0 ** -abs(i - column) for i in others]) / sum(2.0 ** -abs(i - column) for i in others),
+            )
             matrix[others, column] = split
     return matrix
-
-
-def sar_records(s: Specimen, level: float, matrix: np.ndarray) -> list[dict[str, Any]]:
-    found = []
-    for column, name in enumerate(s.classes):
-        n = int(matrix[:, column].sum())
-        k = n - int(matrix[column, column])
-        low, high = exact_interval(k, n, 0.95) if n else (None, None)
-        found.append(
-            {"class": name, "level": level, "k": k, "n": n, "rate": k / n if n else None, "low": low, "high": high, "tied": 2 if k > 100 else 0}
-        )
-    return found
 
 
 def table_rows(s: Specimen, level: float, matrix: np.ndarray, noise: str) -> list[dict[str, Any]]:
@@ -80,34 +74,31 @@ def table_rows(s: Specimen, level: float, matrix: np.ndarray, noise: str) -> lis
         {
             "run": "specimen", "model": s.model, "noise": noise, "slice": f"{column:016x}", "group": "", "label": clean,
             "unit": s.unit, "level": level, "realization": -1, "clean": clean, "noisy": noisy, "margin": np.nan,
-            "tied": False, "count": int(matrix[row, column]),
+            "tied": tied, "count": number,
         }
         for column, clean in enumerate(s.classes)
         for row, noisy in enumerate(s.classes)
-        if matrix[row, column]
+        for tied, number in split_ties(int(matrix[row, column]), row != column)
+        if number
     ]  # fmt: skip
 
 
-def summary_of(s: Specimen, matrices: dict[float, np.ndarray]) -> dict[str, Any]:
-    sar = [record for level, matrix in matrices.items() for record in sar_records(s, level, matrix)]
-    gated = [r for r in sar if r["n"] and (s.at is None or r["level"] == s.at)]
-    worst = max(gated, key=lambda r: r["rate"], default=None)
-    summary: dict[str, Any] = {
-        "schema": 1, "model": s.model, "noise": s.noise, "unit": s.unit, "classes": list(s.classes),
-        "levels": list(s.levels), "n": s.n, "seed": s.seed, "sar": sar,
-        "cmr": [{"level": level, "counts": m.tolist(), "rates": None} for level, m in matrices.items()],
-        "metrics": {}, "confidence": 0.95, "warnings": [],
-        "lowest_passing_level": {c: next((v for v in sorted(s.levels) if s.rate(i, v) < 0.01), None) for i, c in enumerate(s.classes)},
-        "null_audit": {"images": len(s.classes), "changed": 0, "floor": 3.1e-8},
-    }  # fmt: skip
-    if s.max_sar is not None:
-        verdict = "fail" if worst and worst["rate"] > s.max_sar else "pass"
-        summary["gate"] = {"max_sar": s.max_sar, "at": s.at, "verdict": verdict}
-    return summary
+def split_ties(number: int, changed: bool) -> list[tuple[bool, int]]:
+    ties = 2 if changed and 100 < number < 300 else 0
+    return [(False, number - ties), (True, ties)]
+
+
+def summary_of(s: Specimen, table: pd.DataFrame) -> dict[str, Any]:
+    gate = summary.Gate(s.max_sar, s.at) if s.max_sar is not None else None
+    found = summary.build(
+        table, model=s.model, noise=s.noise, unit=s.unit, classes=s.classes, levels=s.levels, n=s.n, seed=s.seed,
+        gate=gate, null_audit={"images": len(s.classes), "changed": 0, "floor": 3.1e-8},
+    )  # fmt: skip
+    return {**found, "noise_source": [SOURCE], "clean_source": ["mean of 20 repeats"]}
 
 
 def phantom(column: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """A clean picture in HU and a map of its noise: an ellipse with two holes, streaks along its long axis."""
+    """Return a clean picture in HU and a map of its noise: an ellipse with two holes, streaks along its long axis."""
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     wide, tall = ((0.5, 0.62), (0.88, 0.6), (0.82, 0.58), (0.9, 0.3))[column % 4]
     body = (x / wide) ** 2 + (y / tall) ** 2
@@ -138,13 +129,12 @@ def noise_record(s: Specimen, column: int) -> dict[str, Any]:
     ]
     return {
         "slice": f"{column:016x}", "label": s.classes[column], "group": "specimen", "noise": s.noise,
-        "source": "20 repeats simulated for this very slice by the virtual scanner, kernel B40, 0.98 mm pixels",
+        "source": SOURCE,
         "clean": {"from": "mean of 20 repeats", "k": 20, "mas": 200.0},
         "report": {
             "method": "nps", "K": 20, "patch_mm": 6.8, "patch_px": 7, "reference_mas": 25.0, "sigma_median_hu": 23.4,
             "peak_frequency": 0.16, "mean_frequency": 0.24, "radial": radial, "sampling_floor": 0.1, "warnings": [],
         },
-        "effective_mas": {"12.5": 12.46, "25.0": 24.85, "500.0": 444.4},
         "warnings": ["the clean image’s own noise is 0.35 of the noise added at 500 mAs"] if column == 0 else [],
     }  # fmt: skip
 
@@ -158,12 +148,16 @@ def write_specimen(path: Path, s: Specimen) -> Path:
     if s.measured and len(s.levels) > 1:
         for level in (s.levels[1], s.levels[len(s.levels) * 2 // 3]):
             rows += table_rows(s, level, counts(s, level, rng, 150), "measured")
-    results.write(pd.DataFrame(rows, columns=list(results.COLUMNS)), path / "results.parquet")
-    (path / "summary.json").write_text(json.dumps(summary_of(s, matrices)))
+    table = results.conform(pd.DataFrame(rows, columns=list(results.COLUMNS)))
+    results.write(table, path / "results.parquet")
+    (path / "summary.json").write_text(json.dumps(summary_of(s, table)))
     run = {
         "version": 1, "created": "2031-05-04T09:12:33Z", "wall_seconds": 61.2,
         "command": f"robustkit audit {s.model} --noise {s.noise} --max-sar 2% --at 25",
-        "plan": {"model": {"name": s.model, "sha256": "9c1f" * 16}, "seed": s.seed, "batch": 64, "versions": {"robustkit": "0.1.0", "python": "3.11.7", "numpy": "2.4.6"}},
+        "plan": {
+            "model": {"name": s.model, "sha256": "9c1f" * 16}, "seed": s.seed, "batch": 64,
+            "versions": {"robustkit": "0.1.0", "python": "3.11.7", "numpy": "2.4.6"},
+        },
         "hardware": {"cpu": "specimen CPU", "cores": 2},
     }  # fmt: skip
     (path / "run.json").write_text(json.dumps(run))
@@ -185,11 +179,11 @@ def write_gallery(path: Path, s: Specimen, rng: np.random.Generator) -> None:
         name, other = s.classes[column], s.classes[(column + 1) % len(s.classes)]
         records.append(
             {
-                "slice": f"{column:016x}", "label": name, "clean": name, "noisy": other, "level": s.levels[min(1, len(s.levels) - 1)],
+                "slice": f"{column:016x}", "label": name, "clean": name, "noisy": other, "level": s.levels[:2][-1],
                 "unit": s.unit, "realization": 17 + i,
                 "probabilities_clean": {c: (0.81 if c == name else 0.15 if c == other else 0.01) for c in s.classes},
                 "probabilities_noisy": {c: (0.55 if c == other else 0.41 if c == name else 0.01) for c in s.classes},
-                "command": f"robustkit audit {s.model} --noise {s.noise} --mas 25 --seed {s.seed} --only {column:016x}:{17 + i}",
+                "command": f"robustkit verify specimen {s.model} --slice {column:016x} --realization {17 + i}",
             }
         )  # fmt: skip
     (path / "gallery.json").write_text(json.dumps(records))
@@ -201,10 +195,8 @@ SPECIMENS: dict[str, Specimen] = {
     "three": Specimen(classes=("normal", "benign", "malignant"), measured=False),
     "twelve": Specimen(classes=tuple(f"lesion class {c}" for c in "ABCDEFGHIJKL"), max_sar=None),
     "one-level": Specimen(levels=(25.0,)),
-    "forty-levels": Specimen(levels=tuple(np.geomspace(10, 500, 40).round(2).tolist())),
-    "twelve-forty": Specimen(
-        classes=tuple(f"K{c}" for c in "ABCDEFGHIJKL"), levels=tuple(np.geomspace(10, 500, 40).round(2).tolist())
-    ),
+    "forty-levels": Specimen(levels=FORTY),
+    "twelve-forty": Specimen(classes=tuple(f"K{c}" for c in "ABCDEFGHIJKL"), levels=FORTY),
     "all-zeros": Specimen(rates="none"),
     "all-flips": Specimen(rates="all"),
     "undefined": Specimen(undefined=("C", "LF")),

@@ -1,0 +1,144 @@
+"""Plain tables: what the verdict rests on, thresholds on the dose curve, clusters, slices and plug-in metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from robustkit.report import words
+from robustkit.report.source import Record, records
+
+LONG = 80
+"""Rows of a table that are shown; the rest is counted, and stays in summary.json."""
+
+
+class Grid(NamedTuple):
+    """A table: title, column heads, rows whose first cell heads the row, rows left out, and a remark."""
+
+    title: str
+    heads: list[str]
+    rows: list[list[str]]
+    left_out: int = 0
+    note: str = ""
+
+
+def evidence(summary: Record) -> Grid | None:
+    """Return what a gate judged, one row a class and level; None without a gate."""
+    gate = summary.get("gate") or {}
+    items = records(gate.get("evidence"))
+    if not items:
+        return None
+    unit = str(summary.get("unit") or "level")
+    rows = [
+        [
+            str(item.get("class", "–")),
+            *([str(item["slice"])] if "slice" in item else []),
+            words.number(float(item["level"])),
+            words.count(item["k"], item["n"]),
+            f"{item.get('tied') or 0}",
+            words.percent(item.get("lower")),
+            words.percent(item.get("upper")),
+            str(item.get("verdict", "–")),
+        ]
+        for item in items
+    ]
+    per_slice = ["slice"] if "slice" in items[0] else []
+    heads = ["class", *per_slice, unit, "changed / scored", "ties", "lower bound", "upper bound", "verdict"]
+    method = f"Bounds: {gate['method']}, one-sided. " if gate.get("method") else ""
+    note = f"{method}The upper bound counts ties as changes, the lower bound does not."
+    return grid("What the verdict rests on", heads, rows, note)
+
+
+def thresholds(summary: Record) -> Grid | None:
+    """Return the level at which each class reaches some rates; None when there is none on record."""
+    found = records(summary.get("thresholds"))
+    if not found:
+        return None
+    unit = str(summary.get("unit") or "level")
+    rates = sorted({float(r["rate"]) for r in found})
+    classes = list(dict.fromkeys(str(r["class"]) for r in found))
+    cells = {(str(r["class"]), float(r["rate"])): _threshold(r) for r in found}
+    rows = [[name, *(cells.get((name, rate), "–") for rate in rates)] for name in classes]
+    heads = ["class", *(words.bound(rate) for rate in rates)]
+    note = (
+        "Interpolated on the monotone curve; in brackets the tested levels between which it surely lies. "
+        "A dash: not reached within the levels tested."
+    )
+    return grid(f"{unit} at which the share of changed answers reaches", heads, rows, note)
+
+
+def _threshold(record: Record) -> str:
+    level, low, high = (record.get(name) for name in ("level", "low", "high"))
+    return f"{f'{level:.3g}' if isinstance(level, int | float) else '–'} {_span(low, high)}".strip()
+
+
+def _span(low: Any, high: Any) -> str:
+    if low is None and high is None:
+        return ""
+    if low is None or high is None:
+        return f"(above {words.number(float(low))})" if high is None else f"(below {words.number(float(high))})"
+    return f"({words.number(float(low))} – {words.number(float(high))})"
+
+
+def clusters(summary: Record) -> Grid | None:
+    """Return the rates over patients or slices with their own interval; None where every class has one slice."""
+    found = records(summary.get("clusters"))
+    if not found:
+        return None
+    rows = [
+        [
+            str(r.get("class", "–")),
+            words.number(float(r["level"])),
+            f"{r.get('clusters', '–')}",
+            words.percent(r.get("rate")),
+            words.interval(r.get("low"), r.get("high")),
+            words.percent(r.get("excluded_share")),
+            str(r.get("reason") or ""),
+        ]
+        for r in found
+    ]
+    over = "patients or objects" if found[0].get("unit") == "group" else "slices"
+    heads = ["class", str(summary.get("unit") or "level"), over, "rate", "interval", "share not excluded", "remark"]
+    return grid(f"Between {over}: intervals that speak of others like them", heads, rows)
+
+
+def entries(summary: Record, levels: Collection[str]) -> Grid | None:
+    """Return the off-diagonal entries of the matrices at `levels` with their intervals, most frequent first."""
+    classes = [str(c) for c in summary.get("classes") or []]
+    found: list[tuple[float, list[str]]] = []
+    for matrix in records(summary.get("cmr")):
+        level = words.number(float(matrix["level"]))
+        counts = matrix.get("counts")
+        if level not in levels or not isinstance(counts, list):
+            continue
+        for i, noisy in enumerate(classes):
+            for j, clean in enumerate(classes):
+                n = sum(int(row[j]) for row in counts)
+                k = int(counts[i][j])
+                if i != j and k:
+                    ends = words.interval(_at(matrix.get("low"), i, j), _at(matrix.get("high"), i, j))
+                    found.append((k / n, [f"{clean} → {noisy}", level, words.count(k, n), words.percent(k / n), ends]))
+    found.sort(key=lambda item: -item[0])
+    heads = ["without → with noise", str(summary.get("unit") or "level"), "changed / scored", "rate", "interval"]
+    return grid("The changes one by one", heads, [row for _, row in found]) if found else None
+
+
+def _at(matrix: Any, i: int, j: int) -> float | None:
+    value = matrix[i][j] if isinstance(matrix, list) else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def any_records(name: str, value: Any) -> Grid | None:
+    """Return records of any shape as a table; what a metric says instead of records is its remark."""
+    if isinstance(value, Mapping) and value:
+        return Grid(name, ["", "value"], [[k, v] for k, v in words.flatten(value)])
+    rows = records(value)
+    if not rows:
+        return None
+    heads = list(dict.fromkeys(str(key) for row in rows for key in row))
+    return grid(name, [h.replace("_", " ") for h in heads], [[words.plain(row.get(h)) for h in heads] for row in rows])
+
+
+def grid(title: str, heads: list[str], rows: list[list[str]], note: str = "") -> Grid:
+    """Return a table cut to the rows that a page can bear, with the number of those left out."""
+    return Grid(title, heads, rows[:LONG], max(len(rows) - LONG, 0), note)
