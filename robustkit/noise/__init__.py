@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robustkit.noise.dose import DoseCheck, DoseLaw, check_dose, fit_dose
-    from robustkit.noise.estimate import estimate
+    from robustkit.noise.estimation import estimate
     from robustkit.noise.nps import fit_nps
     from robustkit.noise.patch import fit_patch_nps
     from robustkit.noise.profile import Profile, load_profile, save_profile
@@ -22,7 +22,7 @@ _HOME = {
     "DoseLaw": "dose",
     "check_dose": "dose",
     "fit_dose": "dose",
-    "estimate": "estimate",
+    "estimate": "estimation",
     "fit_nps": "nps",
     "fit_patch_nps": "patch",
     "Profile": "profile",

@@ -14,6 +14,7 @@ SHIFT_PIXELS = 0.1
 """Smallest range of scan positions that is called motion, in pixels, if it is also beyond chance."""
 _CHANCE = 5.5  # standard errors of a range over scans: below 1 in 1000 for up to 50 scans
 _BLOCK = 32
+_FEWEST = 6  # blocks from which chance can be judged; a smaller image is not tested
 
 
 def check_repeats(repeats: RepeatScans) -> NDArray[np.bool_]:
@@ -94,7 +95,9 @@ def _coefficients(
     total = max(float(bottom.sum()), 1e-30)
     coefficients = top.sum(axis=1) / total
     left = top - coefficients[:, None] * bottom
-    used = max(int((bottom > 0).sum()), 2)
+    used = int((bottom > 0).sum())
+    if used < _FEWEST:
+        return coefficients, float("inf")
     error = np.sqrt(np.square(left).sum() / len(residuals) * used / (used - 1)) / total
     return coefficients, float(error)
 

@@ -113,7 +113,7 @@ def _source(value: object, reference_mas: float) -> float | None:
 def fit_dose(sets: Sequence[RepeatScans], reference_mas: float | None = None) -> DoseLaw:
     """Fit v(m) = A/m + B/m^2, A, B >= 0, to repeats of one object at two or more mAs levels.
 
-    Weighted by the scatter of the scans' own variances. `reference_mas` defaults to the lowest level measured.
+    Weighted by the sampling error of each level. `reference_mas` defaults to the lowest level measured.
     Raises DataError for fewer than two levels, an unknown mAs, or sets of different shapes.
     """
     from scipy.optimize import nnls
@@ -220,11 +220,34 @@ def _levels(
     labels, names = region_map(valid)
     variances, errors = [], []
     for s in sets:
-        power = np.square(s.residuals, dtype=np.float64) * (len(s.pixels) / (len(s.pixels) - 1))
-        rows = np.array([[scan[labels == r].mean() for r in range(len(names))] for scan in power])
-        variances.append(rows.mean(axis=0))
-        errors.append(rows.std(axis=0, ddof=1) / math.sqrt(len(rows)))
+        power = np.square(s.residuals, dtype=np.float64).sum(axis=0) / (len(s.pixels) - 1)
+        count = np.bincount(labels[valid], minlength=len(names))
+        variance = np.bincount(labels[valid], power[valid], minlength=len(names)) / count
+        independent = count / correlated_pixels(s, valid)
+        variances.append(variance)
+        errors.append(variance * np.sqrt(2 / ((len(s.pixels) - 1) * independent)))
     return [float(m) for m in mas if m is not None], variances, errors
+
+
+def correlated_pixels(repeats: RepeatScans, valid: NDArray[np.bool_]) -> float:
+    """How many neighbouring pixels count as one independent sample of variance: sum_t c(t)^2 / c(0)^2.
+
+    By Parseval the sum over the plane of S^2 over that of S, squared; 1 for white noise. (The scatter of the scans'
+    own variances would not do: K residuals sum to zero, and two have the same square.)
+    """
+    from robustkit.noise.estimation import local_spectra
+    from robustkit.noise.patches import grid
+    from robustkit.noise.profile import half_plane_weights
+
+    size = tuple(min(24, n) for n in valid.shape)
+    rows, columns = grid((valid.shape[0], valid.shape[1]), (size[0], size[1]), (0, 0))
+    spectra, plane = local_spectra(repeats, valid, rows, columns, corrected=False)
+    pooled = spectra.mean(axis=(0, 1), dtype=np.float64)
+    weights = half_plane_weights(plane[1])
+    total = float((weights * pooled).sum())
+    if total <= 0:
+        return 1.0
+    return float((weights * pooled**2).sum()) * plane[0] * plane[1] / total**2
 
 
 def _list(levels: Sequence[float]) -> str:

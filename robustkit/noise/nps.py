@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from robustkit.errors import DataError
 from robustkit.noise.dose import DoseLaw, dose_law, fit_dose
-from robustkit.noise.estimate import DEFAULT, estimate
+from robustkit.noise.estimation import DEFAULT, estimate
 from robustkit.noise.profile import Profile
 from robustkit.seeding import Draw
 from robustkit.types import Image, RepeatScans

@@ -10,7 +10,7 @@ import numpy as np
 from robustkit.errors import DataError, UsageError
 from robustkit.noise.checks import check_repeats
 from robustkit.noise.dose import DoseLaw, dose_law
-from robustkit.noise.estimate import roi_spectrum
+from robustkit.noise.estimation import roi_spectrum
 from robustkit.noise.nps import FilteredNoise, with_law
 from robustkit.noise.profile import Profile, patch_variance
 from robustkit.noise.settings import choice, number

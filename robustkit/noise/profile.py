@@ -121,6 +121,7 @@ def save_profile(profile: Profile, path: str | Path) -> None:
         "repeats": profile.repeats,
         "method": profile.method,
         "pixel_mm": list(profile.pixel_mm),
+        "shape": list(profile.shape),
         "patch": list(profile.patch),
         "overlap": list(profile.overlap),
         "plane": list(profile.plane),
@@ -180,10 +181,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 def _profile(facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Profile:
     pixel_mm = _pair(facts["pixel_mm"], float)
-    patch, overlap, plane = (_pair(facts[name], int) for name in ("patch", "overlap", "plane"))
+    patch, overlap, plane, shape = (_pair(facts[name], int) for name in ("patch", "overlap", "plane", "shape"))
     spectra, sigma = arrays["spectra"], arrays["sigma"]
     if spectra.dtype != np.float32 or sigma.dtype != np.float32 or spectra.ndim != 4 or sigma.ndim != 2:
         raise ValueError("its arrays have the wrong type")
+    if sigma.shape != shape:
+        raise ValueError(f"a sigma map of {sigma.shape} for an image of {shape}")
     if not all(0 <= o < n for o, n in zip(overlap, patch, strict=True)) or min(*pixel_mm, *plane) <= 0:
         raise ValueError("its patch geometry is impossible")
     rows, columns = grid((sigma.shape[0], sigma.shape[1]), patch, overlap)

@@ -85,7 +85,13 @@ def estimate(
 
 
 def local_spectra(
-    repeats: RepeatScans, valid: NDArray[np.bool_], rows: Axis, columns: Axis, *, corrected: bool
+    repeats: RepeatScans,
+    valid: NDArray[np.bool_],
+    rows: Axis,
+    columns: Axis,
+    *,
+    corrected: bool,
+    precision: type[np.floating[Any]] = np.float32,
 ) -> tuple[NDArray[np.float32], tuple[int, int]]:
     """Half-plane NPS of each patch, (Py, Px, Gy, Gx // 2 + 1) HU^2 mm^2, and the grid (Gy, Gx).
 
@@ -95,20 +101,21 @@ def local_spectra(
 
     factor = 2 if corrected else 1
     plane = (factor * rows.size, factor * columns.size)
-    power = np.zeros((len(rows.starts), len(columns.starts), plane[0], plane[1] // 2 + 1), dtype=np.float32)
+    power = np.zeros((len(rows.starts), len(columns.starts), plane[0], plane[1] // 2 + 1), dtype=precision)
     mean = repeats.clean
     for scan in repeats.pixels:
-        spectrum = fft.rfft2(_cut(np.where(valid, scan - mean, np.float32(0)), rows, columns), s=plane)
+        residual = np.where(valid, scan - mean, 0).astype(precision)
+        spectrum = fft.rfft2(_cut(residual, rows, columns), s=plane)
         power += np.square(spectrum.real)
         power += np.square(spectrum.imag)
     count = len(repeats.pixels)
-    power *= np.float32(1 / (count - 1))  # mean over K scans, times K/(K-1)
-    area = np.float32(repeats.pixel_mm[0] * repeats.pixel_mm[1])
-    present = _cut(valid.astype(np.float32), rows, columns)
+    power /= count - 1  # mean over K scans, times K/(K-1)
+    area = precision(repeats.pixel_mm[0] * repeats.pixel_mm[1])
+    present = _cut(valid.astype(precision), rows, columns)
     if corrected:
         return _lag_corrected(power, present, (rows.size, columns.size)) * area, plane
     pixels = np.maximum(present.sum(axis=(-2, -1)), 1)
-    return power * (area / pixels)[..., None, None].astype(np.float32), plane
+    return power * (area / pixels)[..., None, None], plane
 
 
 def _cut(image: NDArray[np.float32], rows: Axis, columns: Axis) -> NDArray[np.float32]:
