@@ -124,7 +124,7 @@ def answer(model: FileClassifier, told: Mapping[str, Any], last_operator: str | 
 
 
 def kind_of(scores: NDArray[np.float64], dtype: str = "float32", last_operator: str | None = None) -> str | None:
-    """Return "probabilities" where rows (B, C) are >= 0 and sum to 1, else "logits"; None when one column may be both."""
+    """Return "probabilities" where rows (B, C) are >= 0 and sum to 1, else "logits"; None: one column may be either."""
     if scores.shape[1] > 1:
         tolerance = SUM_TOLERANCE.get(dtype, 1e-4)
         sums = np.abs(scores.sum(axis=1) - 1.0).max() <= tolerance

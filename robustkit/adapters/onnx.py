@@ -39,15 +39,18 @@ def load(path: Path, flags: Mapping[str, Any]) -> FileClassifier:
         A file that is damaged, too new, needs operators onnxruntime lacks, reaches outside its folder, or is no
         classifier of images. UsageError names what the file cannot say: the window, the layout, which output.
     """
-    path = path.resolve()
+    path = path.absolute()
     content = read_content(path)
-    data_files = check_external(path, content.external)
+    data_files = check_external(path.resolve(), content.external)
     told = gather(path, flags, content.metadata.get(METADATA_KEY))
-    session = open_session(path, content)
-    entry = _the_input(path.name, session.get_inputs())
-    output = _the_output(path.name, [o.name for o in session.get_outputs()], told.get("output"))
-    shape = [side if isinstance(side, int) and side > 0 else None for side in entry.shape]
-    facts = FileFacts((shape[1], shape[2], shape[3]), _dtype(path.name, entry.type))
+    session = open_session(path.resolve(), content)
+    try:
+        entry = _the_input(path.name, session.get_inputs())
+        output = _the_output(path.name, [o.name for o in session.get_outputs()], told.get("output"))
+    except UnicodeDecodeError:
+        raise ModelError(f"{path.name} is damaged; copy or export it again") from None
+    batch, *sides = (side if isinstance(side, int) and side > 0 else None for side in entry.shape)
+    facts = FileFacts((sides[0], sides[1], sides[2]), _dtype(path.name, entry.type))
     source = {
         "format": "onnx",
         "sha256": hash_files([path, *data_files]),
@@ -56,7 +59,7 @@ def load(path: Path, flags: Mapping[str, Any]) -> FileClassifier:
         "ir_version": content.ir_version,
         "unsafe": False,
     }
-    forward = _forward(session, path.name, entry.name, output, shape[0])
+    forward = _forward(session, path.name, entry.name, output, batch)
     model = FileClassifier(path, dict(flags), settle(told, facts, path.name), source, forward)
     return answer(model, told, last_operator(content, output))
 
@@ -64,8 +67,7 @@ def load(path: Path, flags: Mapping[str, Any]) -> FileClassifier:
 def read_content(path: Path) -> wire.OnnxContent:
     """Return what the file states; ModelError when it is cut short or no ONNX model."""
     try:
-        with sniff.mapped(path) as data:
-            content = wire.read_onnx(data)
+        content = wire.read_onnx(sniff.mapped(path))
     except wire.WireError:
         raise ModelError(f"{path.name} is truncated or damaged; copy or export it again") from None
     if content.graphs != 1:
@@ -117,7 +119,10 @@ def open_session(path: Path, content: wire.OnnxContent) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        return ort.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
+        # without enable_fallback=0 it prints on stdout and tries the same thing again
+        return ort.InferenceSession(
+            str(path), sess_options=options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         raise ModelError(_why_not_opened(path, content, str(error), ort.__version__)) from None
 

@@ -6,8 +6,6 @@ import json
 import mmap
 import struct
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from robustkit.adapters import wire
@@ -42,15 +40,12 @@ def kind_of_file(path: Path) -> str | None:
     return kind
 
 
-@contextmanager
-def mapped(path: Path) -> Iterator[memoryview]:
-    """Yield the bytes of a file, mapped rather than read."""
+def mapped(path: Path) -> memoryview:
+    """Return the bytes of a file, mapped rather than read."""
     with path.open("rb") as stream:
         if not path.stat().st_size:
-            yield wire.EMPTY
-            return
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as pages, memoryview(pages) as view:
-            yield view
+            return wire.EMPTY
+        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def zip_members(path: Path) -> dict[str, zipfile.ZipInfo]:
@@ -105,8 +100,7 @@ def _is_onnx(path: Path, head: bytes) -> bool:
     if not head:
         return False
     try:
-        with mapped(path) as data:
-            seen = [number for number, _, content in wire.fields(data) if number != 7 or len(content)]
+        seen = [number for number, _, content in wire.fields(mapped(path)) if number != 7 or len(content)]
     except wire.WireError:
         return False
     return 1 in seen and seen.count(7) == 1 and set(seen) <= {*range(1, 9), 14, 20, 25, 26}

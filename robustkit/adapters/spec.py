@@ -103,7 +103,11 @@ class InputSpec:
         for section, keys in SECTIONS.items():
             lines.append(f"[{section}]")
             # JSON's numbers, strings and lists are TOML's
-            lines += [f"{key} = {json.dumps(values[name])}" for key, name in keys.items() if values[name] is not None]
+            lines += [
+                f"{key} = {json.dumps(values[name], ensure_ascii=False)}"
+                for key, name in keys.items()
+                if values[name] is not None
+            ]
         return "\n".join(lines) + "\n"
 
 

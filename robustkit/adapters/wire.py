@@ -188,7 +188,10 @@ def _pair(data: Bytes) -> tuple[str, str]:
 
 
 def _text(content: Bytes) -> str:
-    return bytes(content).decode("utf-8", errors="replace")
+    try:
+        return bytes(content).decode("utf-8")
+    except UnicodeDecodeError:
+        raise WireError("a name that is not UTF-8") from None
 
 
 def _field(number: int, content: bytes) -> bytes:
