@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -130,7 +131,7 @@ def provenance(directory: rundir.RunDir, command: Sequence[str], seconds: float 
         "run": directory.id,
         "plan": dict(directory.plan),
         "command": list(command),
-        "finished": seconds is not None,
+        "finished": None if seconds is None else datetime.now(UTC).isoformat(timespec="seconds"),
         "wall_seconds": seconds,
         "hardware": {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count()},
         "unsafe_load": bool(directory.plan["model"]["spec"].get("unsafe_load", False)),

@@ -1,0 +1,240 @@
+"""The command line as a stranger meets it: exit codes, one line of error with its cure, JSON and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models import mean_probe, write_image
+from pydicom.data import get_testdata_file
+from scipy.stats import norm
+
+from robustkit.cli.main import main
+
+SHAPE = (32, 32)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left: exit code, stdout, stderr."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def robustkit(*arguments, cwd="."):
+    """Run the command line in this process: the same entry point, without paying for an interpreter each time."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(cwd):
+        patch.setattr(sys, "argv", ["robustkit", *map(str, arguments)])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as exit_:
+                code = int(exit_.code or 0)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    """Return a folder with a model, an image it calls `high` by 2 HU, and white noise of 40 HU at 100 mAs."""
+    folder = tmp_path_factory.mktemp("bench")
+    mean_probe(folder / "model.onnx", SHAPE, 0.0)
+    write_image(folder / "image.npz", np.full(SHAPE, 2.0))
+    return folder
+
+
+WHITE = ("--noise", "white", "--set", "sigma=40", "--set", "reference_mas=100")
+
+
+def audit(bench, *more):
+    return robustkit("audit", bench / "model.onnx", "--images", bench / "image.npz", *WHITE, *more, cwd=bench)
+
+
+def test_audit_prints_json_and_nothing_else(bench, tmp_path):
+    done = audit(bench, "--mas", "25,100", "-n", 500, "--json", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert done.stdout.count("\n") == 1
+    rows = {row["level"]: row for row in summary["sar"] if row["class"] == "high"}
+    for level, sigma in ((25.0, 80.0), (100.0, 40.0)):
+        expected = norm.cdf(-2.0 / (sigma / 32))
+        # 99.9 % interval each: false alarm 0.2 % for a fixed seed
+        assert abs(rows[level]["rate"] - expected) < norm.ppf(0.9995) * np.sqrt(expected * (1 - expected) / 500)
+    assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
+
+
+def test_run_directory_holds_what_is_promised(bench, tmp_path):
+    assert audit(bench, "--mas", "100", "-n", 70, "--out", tmp_path / "run").returncode == 0
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert {"run.json", "results.parquet", "summary.json", "junit.xml", "report.html"} <= names
+    assert "shards" not in names
+
+
+@pytest.mark.parametrize(
+    ("gate", "code", "verdict"), [("60%", 0, "pass"), ("1%", 1, "fail"), ("9%", 3, "inconclusive")]
+)
+def test_gate_gives_its_exit_code(bench, tmp_path, gate, code, verdict):
+    done = audit(bench, "--mas", "100", "-n", 200, "--max-sar", gate, "--json", "--out", tmp_path / "run")
+    assert done.returncode == code, done.stderr
+    assert json.loads(done.stdout)["gate"]["verdict"] == verdict
+
+
+def test_until_decided_stops_early(bench, tmp_path):
+    done = audit(
+        bench, "--mas", "100", "-n", 5000, "--max-sar", "60%", "--until-decided", "--json", "--out", tmp_path / "r"
+    )
+    summary = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert summary["n"] < 1000
+
+
+def test_resume_gives_the_same_table(bench, tmp_path):
+    import pandas as pd
+
+    common = ("--mas", "25,100", "-n", 300, "--quiet")
+    assert audit(bench, *common, "--out", tmp_path / "whole").returncode == 0
+    assert audit(bench, *common, "--out", tmp_path / "again").returncode == 0
+    (tmp_path / "again" / "results.parquet").unlink()
+    assert audit(bench, *common, "--out", tmp_path / "again", "--resume").returncode == 0
+    tables = [pd.read_parquet(tmp_path / name / "results.parquet") for name in ("whole", "again")]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_table_is_the_same_for_every_batch_and_number_of_workers(bench, tmp_path):
+    import pandas as pd
+
+    tables = []
+    for i, more in enumerate([("--batch", 1), ("--batch", 7), ("--batch", 64), ("--jobs", 2)]):
+        done = audit(bench, "--mas", "25,100", "-n", 150, *more, "--out", tmp_path / str(i))
+        assert done.returncode == 0, done.stderr
+        tables.append(pd.read_parquet(tmp_path / str(i) / "results.parquet").drop(columns="run"))
+    for other in tables[1:]:
+        pd.testing.assert_frame_equal(tables[0], other)
+
+
+def test_verify_holds_and_notices_a_changed_file(bench, tmp_path):
+    assert audit(bench, "--mas", "100", "-n", 70, "--out", tmp_path / "run").returncode == 0
+    done = robustkit("verify", tmp_path / "run", bench / "model.onnx", "--images", bench / "image.npz")
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = tmp_path / "run" / "summary.json"
+    summary.write_text(summary.read_text().replace('"seed": 0', '"seed": 1'))
+    done = robustkit("verify", tmp_path / "run")
+    assert done.returncode == 1
+    assert "summary.json" in done.stdout
+
+
+def test_replay_and_compare(bench, tmp_path):
+    rng = np.random.default_rng(5)
+    scans = 2.0 + 80.0 * rng.standard_normal((150, *SHAPE)).astype(np.float32)
+    np.savez(tmp_path / "scans.npz", pixels=scans, pixel_mm=[1.0, 1.0], mas=25.0)
+    measured, simulated = tmp_path / "measured", tmp_path / "simulated"
+    clean = ("--clean", bench / "image.npz")
+    done = robustkit("replay", bench / "model.onnx", "--repeats", tmp_path / "scans.npz", *clean, "--out", measured)
+    assert done.returncode == 0, done.stderr
+    assert audit(bench, "--mas", "25", "-n", 1000, "--out", simulated).returncode == 0
+    done = robustkit("compare", simulated, measured, "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert found["verdict"] == "agree"
+
+
+def bad_inputs(folder):
+    """(name, arguments, exit code, words of the error) of each mistake."""
+    model, image = folder / "model.onnx", folder / "image.npz"
+    (folder / "text.onnx").write_text("this is not a model")
+    (folder / "empty.onnx").write_bytes(b"")
+    mean_probe(folder / "no-window.onnx", SHAPE, 0.0, spec='[output]\nclasses = ["low", "high"]\n')
+    ct = get_testdata_file("CT_small.dcm", download=False)
+    (folder / "cut.dcm").write_bytes(Path(ct).read_bytes()[:20000])
+    pixels = np.full(SHAPE, 2.0)
+    pixels[3, 4] = np.nan
+    write_image(folder / "nan.npz", pixels)
+    np.savez(folder / "one.npz", pixels=np.zeros((1, *SHAPE), np.float32), pixel_mm=[1.0, 1.0], mas=25.0)
+    np.savez(folder / "small.npz", pixels=np.random.default_rng(0).normal(size=(5, 16, 16)), pixel_mm=[1, 1], mas=25.0)
+    mr = get_testdata_file("MR_small.dcm", download=False)
+    base = ("audit", model)
+    return {
+        "no such model": (("audit", folder / "none.onnx", "--images", image), 4, "no such model file"),
+        "no such images": ((*base, "--images", folder / "none.npz"), 4, "no such file"),
+        "MR image": ((*base, "--images", mr), 4, "MR"),
+        "truncated DICOM": ((*base, "--images", folder / "cut.dcm"), 4, "pixel data"),
+        "text as onnx": (("audit", folder / "text.onnx", "--images", image), 4, "text.onnx"),
+        "empty onnx": (("audit", folder / "empty.onnx", "--images", image), 4, "empty"),
+        "no window": (("audit", folder / "no-window.onnx", "--images", image), 2, "--window"),
+        "NaN pixels": ((*base, "--images", folder / "nan.npz"), 4, "NaN"),
+        "one repeat": ((*base, "--repeats", folder / "one.npz"), 4, "repeat"),
+        "other shapes": ((*base, "--images", image, "--repeats", folder / "small.npz"), 4, "16 x 16"),
+        "mAs 0": ((*base, "--images", image, "--mas", "0"), 2, "positive"),
+        "unknown noise": ((*base, "--images", image, "--noise", "pink"), 2, "nps"),
+        "unknown model": (("audit", "bodysite"), 2, "unknown model"),
+        "no realizations": ((*base, "--images", image, "-n", "0"), 2, "at least 1"),
+        "unknown setting": ((*base, "--images", image, *WHITE, "--set", "colour=1"), 2, "colour"),
+        "senseless gate": ((*base, "--images", image, *WHITE, "--max-sar", "200%"), 2, "rate"),
+    }
+
+
+CASES = [
+    "no such model",
+    "no such images",
+    "MR image",
+    "truncated DICOM",
+    "text as onnx",
+    "empty onnx",
+    "no window",
+    "NaN pixels",
+    "one repeat",
+    "other shapes",
+    "mAs 0",
+    "unknown noise",
+    "unknown model",
+    "no realizations",
+    "unknown setting",
+    "senseless gate",
+]
+
+
+@pytest.fixture(scope="module")
+def mistakes(bench):
+    return bad_inputs(bench)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_mistake_is_one_line_with_its_cure(mistakes, bench, name):
+    arguments, code, words = mistakes[name]
+    done = robustkit(*arguments, cwd=bench)
+    assert done.returncode == code, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert words in errors[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_flat_model_is_refused(bench, tmp_path):
+    import onnx
+
+    model = onnx.load(str(bench / "model.onnx"))
+    shape = model.graph.input[0].type.tensor_type.shape
+    del shape.dim[1]
+    onnx.save(model, str(tmp_path / "flat.onnx"))
+    done = robustkit("audit", tmp_path / "flat.onnx", "--images", bench / "image.npz")
+    assert done.returncode == 4
+    assert "Traceback" not in done.stderr
+
+
+def test_help_starts_without_heavy_modules():
+    code = (
+        "import sys, robustkit.cli.main\n"
+        "heavy = {'torch', 'keras', 'onnxruntime', 'onnx', 'pandas', 'scipy', 'pydicom', 'numba', 'dask'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
