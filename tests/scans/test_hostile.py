@@ -6,6 +6,7 @@ import io
 import struct
 import subprocess
 import sys
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -125,6 +126,18 @@ def inflates(data):
         return len(zlib.decompress(data, -15)) > 300
     except zlib.error:
         return False
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(name=st.sampled_from(["pixels", "pixel_mm", "mas", "ids"]), changes=edits)
+def test_mutated_arrays_in_a_whole_archive(corpus, tmp_path, name, changes):
+    # past the archive's checksums, which plain byte edits never pass
+    path = tmp_path / "file"
+    with zipfile.ZipFile(io.BytesIO(corpus["npz"])) as before, zipfile.ZipFile(path, "w") as after:
+        for member in before.namelist():
+            data = before.read(member)
+            after.writestr(member, mutate(b"PK" + data, changes)[2:] if member == f"{name}.npy" else data)
+    check(path)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -131,3 +131,19 @@ def test_identifiers_are_not_kept_in_memory(planted):
 
     data = pickle.dumps((load_images(str(planted)), load_repeats(str(planted))))
     assert [p for p in PLANTS if p.encode() in data] == []
+
+
+def test_nothing_of_real_headers_is_told(real_data, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    for folder in sorted({f.parent for f in real_data.rglob("*.dcm")}):
+        file = sorted(folder.glob("*.dcm"))[0]
+        header = pydicom.dcmread(file, stop_before_pixels=True)
+        images = load_images(str(file))
+        written = pydicom.dcmread(save_images(tmp_path / folder.relative_to(real_data), images) / "image-0001.dcm")
+        told = f"{images!r} {caplog.text} {written}"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # real headers break the rules of their types
+            secret = {str(e.value) for e in header.iterall() if e.VR in ("PN", "LO", "SH", "UI", "DA", "TM", "LT")}
+        public = {str(written.SOPClassUID), images[0].kernel, str(header.get("FilterType", ""))}
+        assert len(secret) > 5
+        assert [value for value in secret - public if len(value) > 5 and value in told] == []
