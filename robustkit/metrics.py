@@ -43,15 +43,16 @@ def sar(
     level. With
         `by`, only the classes that occur.
     """
+    order = class_order(results, classes)
     cells = count_cells(results, by)
     changed = cells["clean"] != cells["noisy"]
     keys = [*CASE, *by, "clean", "level"]
     cells = cells.assign(k=cells["count"].where(changed, 0), n=cells["count"])
     table = cells.groupby(keys, sort=True, as_index=False, observed=True)[["k", "n", "tied"]].sum()
     if not by:
-        table = _fill(table, {"clean": class_order(cells, classes)})
+        table = _fill(table, {"clean": order})
     table = _with_interval(table, "k", confidence, interval).rename(columns={"clean": "class"})
-    table = _ordered(table, {"class": class_order(cells, classes)}, [*CASE, *by, "class", "level"])
+    table = _ordered(table, {"class": order}, [*CASE, *by, "class", "level"])
     return table[[*CASE, *by, "class", "level", "k", "n", "rate", "low", "high", "tied"]]
 
 
