@@ -2,7 +2,7 @@
 
 A row is (x, y, cos, sin, a, b, square, bend, taper, HU, rough, edge, opacity, texture, grain, scale, within, also,
 outside).
-Blocks of 8 x 8 pixels that a shape misses are skipped; noise is interpolated from lattice values kept per cell.
+Noise is interpolated from lattice values kept per cell.
 """
 
 from __future__ import annotations
@@ -151,24 +151,29 @@ def _clips(table: Array, r: int, states: NDArray[np.int64], x: float, y: float, 
 
 
 @_jit
-def _block(
-    image: NDArray[np.float32],
+def _tile(
+    colour: Array,
+    left: Array,
     table: Array,
     r: int,
     states: NDArray[np.int64],
-    box: tuple[int, int, int, int],
+    corner: tuple[float, float],
     px: float,
     z: float,
     seed: int,
     cells: Array,
-) -> None:
+) -> float:
+    """Put shape r under what already lies on a tile; return the largest share of a pixel that is still open."""
     row = table[r]
-    half = 0.5 * (image.shape[0] - 1)
-    for i in range(box[0], box[1]):
-        y = (i - half) * px
-        for j in range(box[2], box[3]):
-            x = (j - half) * px
-            c = row[12]
+    most = 0.0
+    for i in range(left.shape[0]):
+        y = corner[1] + i * px
+        for j in range(left.shape[1]):
+            c = left[i, j]
+            if c <= 0.0:
+                continue
+            x = corner[0] + j * px
+            c *= row[12]
             if states[0] != 2:
                 c *= _cover(row, x, y, z, px, seed, cells[3])
             for k in range(3):
@@ -176,31 +181,56 @@ def _block(
                     share = _cover(table[int(row[16 + k])], x, y, z, px, seed, cells[3])
                     c *= 1.0 - share if k == 2 else share
             if c > 0.0:
-                old = float(image[i, j])
-                image[i, j] = old + c * (_shade(row, x, y, z, seed, cells) - old)
+                colour[i, j] += c * _shade(row, x, y, z, seed, cells)
+                left[i, j] -= c
+            most = max(most, left[i, j])
+    return most
 
 
 @_jit
-def paint(image: NDArray[np.float32], table: Array, px: float, z: float, seed: int) -> None:
-    """Paint every row of `table` in turn onto `image` (N, N), pixels of `px` mm about (0, 0), in place."""
-    size = image.shape[0]
-    half = 0.5 * (size - 1)
-    cells = np.full((4, 6), 1e300)
-    states = np.zeros(4, dtype=np.int64)
-    radius = 0.7072 * BLOCK * px
+def _boxes(table: Array, px: float) -> Array:
+    """Return (rows, 4): the least and largest x and y that each shape reaches; nothing for an empty shape."""
+    boxes = np.empty((table.shape[0], 4))
     for r in range(table.shape[0]):
         row = table[r]
-        if row[4] <= 0.0 or row[5] <= 0.0 or row[12] <= 0.0:
-            continue
-        cells[:3, 0] = 1e300
         ex, ey = _reach(row, px)
-        x0, x1 = max(int((row[0] - ex) / px + half), 0), min(int((row[0] + ex) / px + half) + 2, size)
-        y0, y1 = max(int((row[1] - ey) / px + half), 0), min(int((row[1] + ey) / px + half) + 2, size)
-        for i in range(y0, y1, BLOCK):
-            i1 = min(i + BLOCK, y1)
-            cy = (0.5 * (i + i1 - 1) - half) * px
-            for j in range(x0, x1, BLOCK):
-                j1 = min(j + BLOCK, x1)
-                cx = (0.5 * (j + j1 - 1) - half) * px
-                if _clips(table, r, states, cx, cy, radius, px):
-                    _block(image, table, r, states, (i, i1, j, j1), px, z, seed, cells)
+        if row[4] <= 0.0 or row[5] <= 0.0 or row[12] <= 0.0:
+            ex = ey = -1e9
+        boxes[r, 0], boxes[r, 1], boxes[r, 2], boxes[r, 3] = row[0] - ex, row[0] + ex, row[1] - ey, row[1] + ey
+    return boxes
+
+
+@_jit
+def paint(
+    image: NDArray[np.float32], table: Array, px: float, z: float, seed: int, centre: tuple[float, float]
+) -> None:
+    """Paint the rows of `table`, last on top, over `image` (N, N): pixels of `px` mm about `centre`, in place.
+
+    Tile by tile and from the top down, so that nothing is painted where something opaque already lies.
+    """
+    size = image.shape[0]
+    boxes = _boxes(table, px)
+    cells, states = np.empty((4, 6)), np.zeros(4, dtype=np.int64)
+    colour, left = np.empty((BLOCK, BLOCK)), np.empty((BLOCK, BLOCK))
+    for i in range(0, size, BLOCK):
+        rows = min(BLOCK, size - i)
+        y = (i - 0.5 * (size - 1)) * px + centre[1]
+        for j in range(0, size, BLOCK):
+            columns = min(BLOCK, size - j)
+            x = (j - 0.5 * (size - 1)) * px + centre[0]
+            dx, dy = 0.5 * (columns - 1) * px, 0.5 * (rows - 1) * px
+            colour[:] = 0.0
+            left[:] = 1.0
+            for r in range(table.shape[0] - 1, -1, -1):
+                if x > boxes[r, 1] or x + 2 * dx < boxes[r, 0] or y > boxes[r, 3] or y + 2 * dy < boxes[r, 2]:
+                    continue
+                if _clips(table, r, states, x + dx, y + dy, math.sqrt(dx * dx + dy * dy), px):
+                    cells[:, 0] = 1e300
+                    open_ = _tile(
+                        colour[:rows, :columns], left[:rows, :columns], table, r, states, (x, y), px, z, seed, cells
+                    )
+                    if open_ <= 1e-6:
+                        break
+            for a in range(rows):
+                for b in range(columns):
+                    image[i + a, j + b] = colour[a, b] + left[a, b] * image[i + a, j + b]

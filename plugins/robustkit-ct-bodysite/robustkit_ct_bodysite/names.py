@@ -1,4 +1,4 @@
-"""Names by which slices of the fixed phantom are asked for: `phantom`, `phantom/C`, `phantom/AP+40`, `phantom/LF-12.5`."""
+"""Names of the fixed phantom's slices: `phantom`, `phantom/C`, `phantom/AP+40`, `phantom/LF-12.5`."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustkit import DataError, Image, MissingExtraError, PixelSize, Slice
+from robustkit import DataError, Image, MissingExtraError, PixelSize, Slice, UsageError
 from robustkit_ct_bodysite.patient import SITES
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ class SiteNet:
         epochs: int | None = None,
         rate: float | None = None,
         progress: Callable[[int, float], None] | None = None,
+        **unknown: Any,
     ) -> SiteNet:
         """Return a new network trained on from these weights; `seed` decides order, scaling and dropout.
 
@@ -123,8 +124,10 @@ class SiteNet:
         Raises
         ------
         DataError
-            No slices, a label that is no body site, or a single class.
+            No slices, a label that is no body site, or a single class. UsageError for any other option.
         """
+        if unknown:
+            raise UsageError(f"fit has no option {', '.join(sorted(unknown))}; there is: epochs, rate, progress")
         images = np.concatenate([placed(item.pixels[None], item.pixel_mm, KEPT) for item in data] or [_none()])
         labels = _targets(data)
         return self._trained(images, labels, seed, epochs or self.settings.epochs, rate or self.settings.rate, progress)

@@ -27,7 +27,8 @@ class Scene:
     """The shapes of one slice, in the order of painting; later ones cover earlier ones.
 
     `z_mm` is where the slice lies (it drives the textures, so that they go on from slice to slice), `seed` which
-    textures; none where `textured` is False. Shapes added while `shift` and `turn` (degrees) are set move with them.
+    textures; none where `textured` is False. Shapes added while `shift` and `turn` (degrees) are set move with them. `centre` is the point,
+    mm, that the middle of the field looks at: moving it moves shapes and textures alike.
     """
 
     z_mm: float
@@ -35,6 +36,7 @@ class Scene:
     shift: tuple[float, float] = (0.0, 0.0)
     turn: float = 0.0
     textured: bool = True
+    centre: tuple[float, float] = (0.0, 0.0)
     rows: list[tuple[float, ...]] = field(default_factory=list)
 
     def add(
@@ -81,10 +83,10 @@ class Scene:
         return self.shift[0] + cos * x - sin * y, self.shift[1] + sin * x + cos * y
 
     def paint(self, size: int, fov_mm: float) -> NDArray[np.float32]:
-        """Return (size, size) float32 HU of a square field `fov_mm` about (0, 0); air where nothing was painted."""
+        """Return (size, size) float32 HU of a square field of `fov_mm` about `centre`; air where nothing was painted."""
         image = np.full((size, size), AIR, dtype=np.float32)
         table = np.array(self.rows, dtype=np.float64).reshape(-1, _COLUMNS)
-        _kernel()(image, table, fov_mm / size, float(self.z_mm), int(self.seed))
+        _kernel()(image, table, fov_mm / size, float(self.z_mm), int(self.seed), self.centre)
         return image
 
 

@@ -41,10 +41,11 @@ def scene(p: Patient, z_mm: float, view: View = CENTRED) -> Scene:
     """Return all shapes of the slice at z."""
     t = p.position(z_mm)
     lean = p.lean * (z_mm - 0.5 * (p.landmarks[0] + p.landmarks[-1]))
-    s = Scene(z_mm, p.seed, shift=(-view.centre[0], -view.centre[1]), textured=not p.plain)
+    here = p.shift[0] + lean, p.shift[1]
+    looks_at = view.centre[0] - here[0], view.centre[1] - here[1]
+    s = Scene(z_mm, p.seed, centre=looks_at, textured=not p.plain)
     if view.table:
-        _table(s, p, t)
-    s.shift = (p.shift[0] + lean - view.centre[0], p.shift[1] - view.centre[1])
+        _table(s, p, t, -here[0])
     s.turn = p.turn
     if not view.only_leg:
         _body(s, p, t)
@@ -114,19 +115,19 @@ def _body(s: Scene, p: Patient, t: float) -> None:
     pelvis(s, p, t, wall)
 
 
-def _table(s: Scene, p: Patient, t: float) -> None:
-    y = 128.0 * p.depth + 0.8 * p.fat_mm + p.shift[1] + 6.0
+def _table(s: Scene, p: Patient, t: float, x: float) -> None:
+    y = 128.0 * p.depth + 0.8 * p.fat_mm + 6.0
     if p.table == "curved":
-        s.add(0, y + 22, 212, 22, -150, bend=-1.6, square=0.3)
-        s.add(0, y + 22, 209, 19.5, -960, bend=-1.7, square=0.3)
+        s.add(x, y + 22, 212, 22, -150, bend=-1.6, square=0.3)
+        s.add(x, y + 22, 209, 19.5, -960, bend=-1.7, square=0.3)
     elif p.table == "flat":
-        s.add(0, y + 22, 230, 22, -120, square=0.9)
-        s.add(0, y + 22, 228, 20, -950, square=0.9)
+        s.add(x, y + 22, 230, 22, -120, square=0.9)
+        s.add(x, y + 22, 228, 20, -950, square=0.9)
     elif p.table == "thin":
-        s.add(0, y + 8, 205, 4, 60, bend=-6.0)
+        s.add(x, y + 8, 205, 4, 60, bend=-6.0)
     if p.holder and t < 235.0:
         r = between(t, (0, 105), (235, 118)) * p.head
-        s.add(0, 6, r, r, -350)
-        s.add(0, 6, r - 4, r - 4, -1000)
-        s.add(0, -0.75 * r, r * 1.2, 0.75 * r, -1000, square=0.8)
-        s.add(0, 0.93 * r, 0.5 * r, 0.12 * r, -930)
+        s.add(x, 6, r, r, -350)
+        s.add(x, 6, r - 4, r - 4, -1000)
+        s.add(x, -0.75 * r, r * 1.2, 0.75 * r, -1000, square=0.8)
+        s.add(x, 0.93 * r, 0.5 * r, 0.12 * r, -930)
