@@ -33,7 +33,8 @@ class ScannerNoise:
     ----------
     scanner : the scanner. item : the slice whose rays it counts. reference_mas : mAs of the repeats it was fitted to.
     add_to_source : mAs of the image that noise will be added to, when only the missing part is wanted.
-    report : what was fitted, JSON-able. unit : "mAs".
+    report : what was fitted, JSON-able. unit : "mAs". zero_mean : False, because the logarithm of few counts is biased
+    upward by 1/(2 N): a fraction of a percent of the noise, which shifts the image.
     """
 
     scanner: VirtualScanner
@@ -42,6 +43,7 @@ class ScannerNoise:
     add_to_source: float | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
     unit: str = "mAs"
+    zero_mean: bool = False
 
     def sample(self, clean: Image, levels: Sequence[float], draws: Sequence[Draw]) -> Image:
         """Noise (B, L, H, W) float32 HU, zero on padding; UsageError for mAs <= 0, DataError for another shape."""
