@@ -26,8 +26,6 @@ PHANTOM = "phantom"
 SIMULATED_K = 20
 SIMULATED_FIT_MAS = 25.0
 SIMULATED_CENTRE_MAS = 200.0
-CENTRE_WARNING = 0.1
-"""Residual noise of the clean mean over injected noise above which its reader is warned."""
 
 
 @dataclass(frozen=True, eq=False)

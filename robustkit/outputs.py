@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robustkit import audit, cases, files, registry, rundir
+from robustkit.centre import centre_warnings
 from robustkit.models import ModelRef, hash_file
 from robustkit.seeding import draws
 from robustkit.types import Image
@@ -49,6 +50,8 @@ def summarise(
         null_audit=audit.merge_null_audits(record["null"] for record in told),
         metrics={name: m for name, m in registry.default().metrics().items() if name not in built_in},
     )
+    told_of = [record["story"] for record in told]
+    summary["warnings"] += centre_warnings(told_of, plan["levels"], told_of[0]["unit"])
     summary["noise_source"] = sorted({record["story"]["source"] for record in told})
     summary["clean_source"] = sorted({record["story"]["clean"]["from"] for record in told})
     return summary

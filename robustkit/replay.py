@@ -119,6 +119,7 @@ def _score_source(model: Classifier, source: cases.Source, batch: int) -> dict[s
             "source": "; ".join(sorted({repeats.source for repeats in source.repeats})),
             "clean": centre,
             "report": {},
+            "warnings": [],
         },
     }
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robustkit import audit, cases, engine, files, outputs, registry, rundir
+from robustkit.centre import centre_facts
 from robustkit.errors import RobustkitError, UsageError
 from robustkit.models import ModelRef, refer
 from robustkit.types import Classifier
@@ -231,7 +232,9 @@ def do_task(task: Task) -> None:
     if not record.exists():
         clean = audit.predict_clean(model, case.slice, case.clean, plan["batch"])
         null = audit.null_audit(model, case.slice, case.clean, plan["batch"])
-        story = dict(case.story, unit=case.noise.unit)
+        story = case.story | {"unit": case.noise.unit} | centre_facts(case.story["clean"], plan["levels"])
+        told = getattr(case.noise, "warnings", None)
+        story["warnings"] = list(told(plan["levels"])) if callable(told) else []
         rundir.write_case(record, clean, null, story, _small_sd(case, plan["levels"]))
     for begin, end in task.ranges:
         scores = audit.score_realizations(

@@ -25,15 +25,19 @@ def print_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
     console.print(
         f"{summary['model']}: noise {summary['noise']}, n = {summary['n']} a slice and level, seed {summary['seed']}"
     )
-    for sentence in summary.get("noise_source", []):
-        console.print(f"  noise from: {sentence}", markup=False)
-    for sentence in summary.get("clean_source", []):
-        console.print(f"  clean image: {sentence}", markup=False)
+    _print_first(console, "noise from", summary.get("noise_source", []))
+    _print_first(console, "clean image", summary.get("clean_source", []))
     console.print(sar_table(summary))
     for sentence in (summary.get("verdict_sentence"), *summary.get("warnings", [])):
         if sentence:
             console.print(sentence, markup=False)
     console.print(f"report: {run_dir / 'report.html'}", markup=False)
+
+
+def _print_first(console: Any, what: str, sentences: Sequence[str]) -> None:
+    for sentence in sentences[:1]:
+        more = f" (and {len(sentences) - 1} more like it: noise.json)" if len(sentences) > 1 else ""
+        console.print(f"  {what}: {sentence}{more}", markup=False)
 
 
 def sar_table(summary: Mapping[str, Any]) -> Any:
@@ -118,7 +122,8 @@ def print_plan(found: Mapping[str, Any], as_json: bool) -> None:
     if "time" in found:
         cost = found["time"]
         print(
-            f"Here: {cost['seconds_per_image'] * 1e3:.2f} ms an image, {cost['seconds']:.0f} s for one slice, all levels."
+            f"Here: {cost['seconds_per_image'] * 1e3:.2f} ms an image, {cost['seconds']:.0f} s for one slice "
+            "at all levels."
         )
 
 
