@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustkit.scans.records import Found, clean_protocol, clean_text, number, opaque, sane_mas
+from robustkit.scans.records import Found, clean_protocol, clean_text, number, opaque
 from robustkit.types import Slice, Storage
 
 GROUP = 0x0099
@@ -66,12 +66,12 @@ def restore(found: Found, ours: Mapping[str, Any]) -> Found:
     image = found.slice
     synthetic = ours.get("synthetic") is True
     group = clean_text(ours.get("group"))
-    mas, _ = sane_mas(number(ours.get("mas")))
+    mas = number(ours.get("mas"))  # ours is known, so it may lie outside what a strange header is believed
     image = replace(
         image,
         label=clean_text(ours.get("label")),
         group=group if synthetic or group is None else opaque(group),
-        mas=mas,
+        mas=mas if mas is not None and mas > 0 else None,
         kernel=clean_text(ours.get("kernel")),
         mask=_mask(ours.get("mask"), image),
         storage=storage_of(ours.get("storage")),

@@ -179,7 +179,7 @@ def test_private_facts_are_not_believed(make, tmp_path, facts):
     check(path)
     for image in load_images(path):
         assert "Doe" not in repr(image)
-        assert image.mas is None or 1 <= image.mas <= 5000
+        assert image.mas is None or 0 < image.mas < np.inf
         assert image.storage is None or image.storage.low < image.storage.high
 
 

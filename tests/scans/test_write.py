@@ -40,7 +40,7 @@ FACTS = ("id", "pixel_mm", "mas", "kernel", "label", "group", "storage", "protoc
 
 @pytest.mark.parametrize("name", ["r.npz", "dicom"])
 def test_repeats_read_back_as_they_were(tmp_path, name):
-    before = repeats()
+    before = repeats(mas=0.5)
     after = load_repeats(str(save_repeats(tmp_path / name, before)))
     assert len(after) == 1
     assert same(before, after[0], (*FACTS, "source"))
