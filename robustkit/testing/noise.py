@@ -69,6 +69,11 @@ class NoiseBench:
         """Return the draws of the statistical checks."""
         return draws(self.seed, "audit", "conformance", range(min(self.n, self.limit or self.n)))
 
+    @property
+    def correction(self) -> float:
+        """Return n/(n-1) for the variance of a sample; 1 where the draws are all the realizations there are."""
+        return 1.0 if self.limit == len(self.draws) else len(self.draws) / (len(self.draws) - 1)
+
     @cached_property
     def noise(self) -> Image:
         """Return the noise of all draws (B, L, H, W), asked 16 at a time as an audit does."""
@@ -277,7 +282,7 @@ def _variance_is_what_sd_claims(bench: NoiseBench) -> None:
     claimed = _claim(bench)
     for index, level in enumerate(bench.levels):
         spread = bench.noise[:, index] - bench.noise[:, index].mean(axis=0)
-        square = np.square(spread, dtype=np.float64) * (len(spread) / (len(spread) - 1))
+        square = np.square(spread, dtype=np.float64) * bench.correction
         claims = list(_regions(np.square(claimed[index : index + 1], dtype=np.float64)))
         for (per_draw, what), (claim, _), loose in zip(_regions(square), claims, (0.02, 0.15), strict=True):
             if not claim.any():
@@ -299,7 +304,7 @@ def _known_sd_is_recovered(bench: NoiseBench) -> None:
     if bench.sigma is None or bench.repeats.mas is None or not is_fit(bench.given):
         raise NotApplicableError("no known sd was given with the repeats")
     noise = bench.sample(bench.draws, [bench.repeats.mas])[:, 0]
-    found = float(np.sqrt(np.var(noise, axis=0, ddof=1, dtype=np.float64).mean()))
+    found = float(np.sqrt(np.var(noise, axis=0, dtype=np.float64).mean() * bench.correction))
     demand(
         abs(found / bench.sigma - 1.0) <= bench.tolerance,
         asked=f"noise of sd {bench.sigma:g} at the {bench.repeats.mas:g} mAs of the repeats",
