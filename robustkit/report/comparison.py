@@ -123,7 +123,8 @@ def _differences(entries: Sequence[Record], unit: str, alpha: float) -> list[for
         kind = "apart" if e.get("differs") else "within" if same else ""
         text = (
             f"{name}: A {words.count(e['k_a'], e['n_a'])}, B {words.count(e['k_b'], e['n_b'])}, difference "
-            f"{_points(e['difference'])} points, {words.bound(1 - alpha)} interval {_points(e['low'])} to {_points(e['high'])}"
+            f"{_points(e['difference'])} points, {words.bound(1 - alpha)} interval {_points(e['low'])} to "
+            f"{_points(e['high'])}"
         )
         found.append(forest.Difference(name, e["difference"], e["low"], e["high"], kind, text))
     return sorted(found, key=lambda d: -abs(d.value))

@@ -55,12 +55,12 @@ def _named(sources: Sequence[Source]) -> list[Named]:
 def _parts(runs: Sequence[Named], unit: str) -> dict[str, Any]:
     classes = list(dict.fromkeys(str(c) for run in runs for c in run.source.summary.get("classes") or []))
     return {
-        "title": f"{words.many(len(runs), 'run')} compared by eye",
-        "kicker": "Runs side by side",
+        "title": f"{words.many(len(runs), 'run')} side by side",
+        "kicker": "Overlay",
         "stamp": [],
         "unit": unit,
         "runs": grids.Grid("The runs", ["run", "model", "noise", "n", "seed", "verdict"], [_row(run) for run in runs]),
-        "legend": list(enumerate(run.name for run in runs)),
+        "stars": [run.name for run in runs if is_measured(run, runs)],
         "classes": class_parts(runs, classes, unit),
         "same_seed": len({run.source.summary.get("seed") for run in runs}) == 1,
         "warnings": [f"{run.name}: {text}" for run in runs for text in words.warnings(run.source)],
@@ -103,9 +103,14 @@ def class_series(runs: Sequence[Named], name: str) -> list[Series]:
         rows = curves.rows_of(run.source.summary, name)
         if rows:
             points = tuple(curves.point(r, run.source.unit, f"{run.name}, class {name}") for r in rows)
-            measured = run.source.summary.get("noise") == "measured"
-            found.append(Series(run.name, style, points, star=measured and len(runs) > 1))
+            found.append(Series(run.name, style, points, star=is_measured(run, runs)))
     return found
+
+
+def is_measured(run: Named, runs: Sequence[Named]) -> bool:
+    """Say whether a run holds measured scans that others are compared with: its points are then stars."""
+    noises = {other.source.summary.get("noise") for other in runs}
+    return run.source.summary.get("noise") == "measured" and len(noises) > 1
 
 
 def _common_limit(runs: Sequence[Named]) -> float | None:

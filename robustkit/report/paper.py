@@ -11,7 +11,7 @@ import numpy as np
 from robustkit import files
 from robustkit.errors import MissingExtraError
 from robustkit.report import curves, matrix, words
-from robustkit.report.chart import Series
+from robustkit.report.chart import Series, thin
 from robustkit.report.source import Source, load, records
 
 FORMATS = ("svg", "pdf", "png")
@@ -70,7 +70,7 @@ def _save(figure: Any, folder: Path, stem: str) -> list[Path]:
     dateless = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
     for path, kind in zip(paths, FORMATS, strict=True):
         with files.atomic_path(path) as temporary:
-            figure.savefig(temporary, format=kind, dpi=600, metadata=dateless[kind])
+            figure.savefig(temporary, format=kind, dpi=400, metadata=dateless[kind])
     return paths
 
 
@@ -104,13 +104,24 @@ def _sar(figure: Any, source: Source) -> str:
     levels = sorted({p.x for s in series for p in s.points})
     if levels[0] > 0 and len(levels) > 1:
         axes.set_xscale("log")
-    axes.set_xticks(levels, [words.number(v) if i % (1 + len(levels) // 8) == 0 else "" for i, v in enumerate(levels)])
+    axes.set_xticks(levels, _tick_labels(levels))
     axes.minorticks_off()
     axes.set_xlabel(_text(source.unit))
     axes.set_ylabel("SAR (%)")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=7)
     return _sar_caption(source, limit, bool(measured))
+
+
+def _tick_labels(levels: list[float]) -> list[str]:
+    """Name the levels that leave room for their labels along a logarithmic axis; the ends come first."""
+    low, high = levels[0], levels[-1]
+    warp = np.log if low > 0 else np.asarray
+    places = (warp(levels) - warp(low)) / ((warp(high) - warp(low)) or 1.0)
+    ticks = thin(
+        [(float(at), words.number(v)) for at, v in zip(places, levels, strict=True)], 0.022, [0, len(levels) - 1]
+    )
+    return [tick.text for tick in ticks]
 
 
 def _draw_series(axes: Any, s: Series) -> None:
@@ -204,12 +215,16 @@ def _noise(figure: Any, source: Source) -> str:
     grid = figure.subplots(2, len(usable), squeeze=False)
     maps = [np.asarray(source.noise_maps[f"sd_{r['slice']}"], dtype=float) for r in usable]
     top = max(float(np.nanpercentile(m, 99.5)) for m in maps)
+    grid[1][0].set_ylabel("NPS (HU² mm²)")
     for axes, below, record, sd in zip(grid[0], grid[1], usable, maps, strict=True):
         image = axes.imshow(sd, cmap="viridis", vmin=0, vmax=top)
         axes.set_title(_text(str(record.get("label") or record["slice"])), fontsize=8)
         axes.set_axis_off()
         _draw_spectra(below, record)
     figure.colorbar(image, ax=list(grid[0]), shrink=0.8, label="sigma (HU)")
+    if grid[1][0].lines:
+        handles, names = grid[1][0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 5), frameon=False, fontsize=7)
     reference = (usable[0].get("report") or {}).get("reference_mas")
     at = f" at {words.at_level(float(reference), 'mAs')}" if isinstance(reference, int | float) else ""
     return (
@@ -223,6 +238,3 @@ def _draw_spectra(axes: Any, record: dict[str, Any]) -> None:
         drawn = _style(style) | {"marker": ""}
         axes.plot(r["frequency"], r["nps"], linewidth=0.9, label=_text(str(r.get("region", ""))), **drawn)
     axes.set_xlabel("1/mm")
-    axes.set_ylabel("NPS (HU² mm²)")
-    if axes.lines:
-        axes.legend(frameon=False, fontsize=5.5)

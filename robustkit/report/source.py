@@ -99,5 +99,5 @@ def _table(path: Path) -> pd.DataFrame | None:
 
     try:
         return results.read(path)
-    except (OSError, ValueError, KeyError):
+    except DataError:
         return None
