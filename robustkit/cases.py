@@ -144,6 +144,7 @@ def prepare(source: Source, choice: NoiseChoice) -> Case:
         "noise": choice.name,
         "source": origin,
         "clean": centre,
+        "anchored": all(repeats.anchored for repeats in source.repeats),
         "report": dict(getattr(noise, "report", {}) or {}),
     }
     return Case(source.slice, clean, noise, story)

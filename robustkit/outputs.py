@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 GALLERY = 6
 """Flips at most that a report shows."""
+UNANCHORED = "the simulated noise of {} slices is tied to no noise measured in them, so no dose can be claimed"
 HASHED = (".parquet", ".json", ".npz", ".xml")
 
 
@@ -36,6 +37,7 @@ def summarise(
     from robustkit.summary import build
 
     built_in = {"sar", "cmr"}
+    unanchored = [r["story"]["slice"] for r in told if not r["story"].get("anchored", True)]
     summary = build(
         table,
         model=plan["model"]["name"],
@@ -49,6 +51,7 @@ def summarise(
         gate=gate,
         null_audit=audit.merge_null_audits(record["null"] for record in told),
         metrics={name: m for name, m in registry.default().metrics().items() if name not in built_in},
+        withhold_lowest=UNANCHORED.format(len(unanchored)) if unanchored else "",
     )
     told_of = [record["story"] for record in told]
     summary["warnings"] += centre_warnings(told_of, plan["levels"], told_of[0]["unit"])

@@ -92,6 +92,7 @@ class RepeatScans:
     id : the slice these repeats belong to (a `Slice.id` when simulated for it, else the hash of their mean).
     pixels : (K >= 2, H, W) float32, HU. pixel_mm : (row, column) mm. mas : mAs of each scan, None when unknown.
     source : one sentence fragment saying where they come from ("measured", "simulated for this slice ...").
+    anchored : False for simulated scans whose noise was tied to no measurement: no dose may be claimed from them.
     """
 
     id: str
@@ -106,6 +107,7 @@ class RepeatScans:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     source: str = "measured"
     synthetic: bool = False
+    anchored: bool = True
 
     @property
     def clean(self) -> Image:

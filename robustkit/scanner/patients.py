@@ -99,7 +99,8 @@ def simulate_repeats(
     named = "" if kernel is not None else f" for {item.kernel!r}" if item.kernel else ", the image naming none"
     scanner = f"simulated for this slice by the virtual scanner ({chosen} kernel{named})"
     source = "; ".join([scanner, setting.told, *whole.told, "not measured on this scanner"])
-    return scans_of(item, clean, noise, setting.mas, kernel=chosen, source=source)
+    scans = scans_of(item, clean, noise, setting.mas, kernel=chosen, source=source)
+    return replace(scans, anchored=setting.anchored)
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class _Setting:
     scanner: VirtualScanner
     mas: float
     told: str
+    anchored: bool = True
 
 
 def _calibrated(scanner: VirtualScanner, whole: Whole, mas: float | None) -> _Setting:
@@ -114,7 +116,8 @@ def _calibrated(scanner: VirtualScanner, whole: Whole, mas: float | None) -> _Se
     windows = None if whole.image.synthetic else windows_of(whole.image)
     if windows is None:
         why = "a synthetic image" if whole.image.synthetic else "no flat soft tissue to measure it in"
-        return _Setting(scanner, mas or REFERENCE_MAS, f"noise not calibrated ({why}), virtual-scanner mAs")
+        told = f"noise not calibrated ({why}), virtual-scanner mAs"
+        return _Setting(scanner, mas or REFERENCE_MAS, told, anchored=whole.image.synthetic)
     level = mas if mas is not None else REFERENCE_MAS
     seen = typical_sd(whole.image.pixels, windows, whole.image.pixel_mm)
     factor = _factor(scanner, whole, level, seen, windows)
