@@ -1,8 +1,8 @@
 """Who is scanned and how: virtual patients in series, as a clinic would take them, and scans of the fixed phantom.
 
-A series is a stack of axial slices of one body with one field of view. Whole-body series fill a 500 mm field;
-regional ones have the tight fields of head, neck, chest, belly, hip and leg scans, down to crops about a single leg,
-and know nothing outside of them. Bodies are split, never slices.
+Every body is scanned from crown to toes in a 500 mm field. From the same scans come, as in a clinic, targeted
+reconstructions with the tight fields of head, neck, chest, belly, hip and leg, down to crops about a single leg, which
+know nothing outside of their field. Bodies are split, never slices.
 """
 
 from __future__ import annotations
@@ -40,37 +40,46 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class Shot:
-    """One slice to be scanned: whose (`PHANTOM` or a patient's number), where, and how."""
+class Scan:
+    """One slice in the scanner, in a 500 mm field: whose (`PHANTOM` or a patient's number), where, and how."""
 
     patient: int
     z_mm: float
     mas: float
     kernel: str = "standard"
     view: View = CENTRED
-    crop: Crop | None = None
-    series: str = "whole"
-    scan: int = 0
+    number: int = 0
 
     @property
     def body(self) -> Patient:
         """Return who is scanned."""
         return fixed_phantom() if self.patient == PHANTOM else virtual_patient(self.patient)
 
+
+@dataclass(frozen=True)
+class Shot:
+    """One image: a scan, and its reconstruction: about which point (mm in its field), and what part is known."""
+
+    scan: Scan
+    centre: tuple[float, float] = (0.0, 0.0)
+    crop: Crop | None = None
+    series: str = "whole"
+
     @property
     def label(self) -> str:
         """Return the class of this slice."""
-        return self.body.site(self.z_mm)
+        return self.scan.body.site(self.scan.z_mm)
 
     @property
     def from_boundary_mm(self) -> float:
         """Return the distance from the nearest boundary between two sites."""
-        return min(abs(self.z_mm - self.body.z_of(name)) for name in ("apex", "base", "hip"))
+        body = self.scan.body
+        return min(abs(self.scan.z_mm - body.z_of(name)) for name in ("apex", "base", "hip"))
 
     @property
     def group(self) -> str:
         """Return the name of the object scanned, for splitting and clustering."""
-        return self.body.name
+        return self.scan.body.name
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,6 @@ class Cohort:
     test: tuple[int, ...]
     phantom_scans: int = 10
     spacing_mm: float = 24.0
-    regional: float = 0.4
 
     def folds(self, count: int = 10) -> tuple[tuple[int, ...], ...]:
         """Split the training bodies (and the phantom, which goes with the first fold) into `count` groups."""
@@ -98,7 +106,7 @@ class Cohort:
 
     def _shots(self, numbers: tuple[int, ...], phantom: range) -> Iterator[Shot]:
         for number in numbers:
-            yield from patient_shots(number, self.spacing_mm, self.regional)
+            yield from patient_shots(number, self.spacing_mm)
         for scan in phantom:
             yield from phantom_shots(scan, 2.0 * self.spacing_mm)
 
@@ -112,74 +120,80 @@ STRESS = Cohort(train=tuple(range(12)), test=tuple(range(1000, 1010)), phantom_s
 @cache
 def phantom_shots(scan: int, spacing_mm: float) -> tuple[Shot, ...]:
     """Return whole-body scan number `scan` of the fixed phantom; mAs goes round `PHANTOM_MAS`."""
-    rng = _rng(0x9AA7, scan)
-    zs = _stack(fixed_phantom().z_range, spacing_mm, rng)
-    return tuple(Shot(PHANTOM, z, PHANTOM_MAS[scan % len(PHANTOM_MAS)], scan=scan) for z in zs)
+    zs = _stack(fixed_phantom().z_range, spacing_mm, _rng(0x9AA7, scan))
+    mas = PHANTOM_MAS[scan % len(PHANTOM_MAS)]
+    return tuple(Shot(Scan(PHANTOM, z, mas, number=scan)) for z in zs)
 
 
 @cache
-def patient_shots(number: int, spacing_mm: float, regional: float = 0.4) -> tuple[Shot, ...]:
-    """Return every series of a patient: one of the whole body, each regional one with chance `regional`."""
+def patient_shots(number: int, spacing_mm: float) -> tuple[Shot, ...]:
+    """Return a patient's images, in the order of their scans.
+
+    The body is scanned from crown to toes (the neck twice as closely). A slice enters as it is, or reconstructed with
+    the tight field of its region, or cropped about a leg, or in several of these ways.
+    """
     p, rng = virtual_patient(number), _rng(0x5E12, number)
-    taken = list(_series(p, number, rng, "whole", p.z_range, spacing_mm, None))
-    for name, span, step, sides in _regions(p):
-        wide = _crop(rng, *sides) if rng.random() < regional else None
-        if wide is not None:
-            taken += _series(p, number, rng, name, span, step * spacing_mm, wide)
-    for side in (-1, 1):
-        if rng.random() < regional:
-            taken += _leg_series(p, number, rng, side, spacing_mm)
+    mas = float(np.round(np.exp(rng.uniform(np.log(80), np.log(300)))))
+    kernel = str(rng.choice(["standard", "smooth", "sharp"], p=[0.6, 0.25, 0.15]))
+    view = View((float(rng.normal(0, 5)), float(rng.normal(0, 5))), table=bool(rng.random() < 0.85))
+    regions, legs = _regions(p, rng), {side: _leg_crop(rng) for side in (-1, 1)}
+    neck = (p.z_of("chin") - 30.0, p.z_of("apex") + 40.0)
+    zs = _stack(p.z_range, spacing_mm, rng) + _stack(neck, spacing_mm, rng)
+    taken: list[Shot] = []
+    for z in sorted(zs):
+        scan = Scan(number, z, mas, kernel, view)
+        taken += _reconstructions(scan, rng, regions, legs)
     return tuple(taken)
 
 
-def _regions(p: Patient) -> list[tuple[str, tuple[float, float], float, tuple[float, float, bool]]]:
-    z = p.z_of
-    return [
-        ("head", (4.0, z("chin") + 15), 0.6, (210, 320, True)),
-        ("neck", (z("chin") - 70, z("apex") + 110), 0.5, (220, 340, True)),
-        ("chest", (z("apex") - 25, z("base") + 25), 0.75, (300, 460, True)),
-        ("belly", (z("base") - 35, z("hip") + 60), 0.75, (310, 470, True)),
-        ("hips", (z("hip") - 60, z("crotch") + 110), 0.5, (330, 500, True)),
-        ("knees", (z("crotch") - 20, z("toes") - 5), 1.5, (280, 460, False)),
-    ]
+Region = tuple[str, float, tuple[float, float], Crop]
+"""Name, last z, centre and crop of the tight field of a region."""
 
 
-def _leg_series(p: Patient, number: int, rng: np.random.Generator, side: int, spacing_mm: float) -> Iterator[Shot]:
-    """Crops about one leg: off its middle by centimetres, cutting skin and neighbour as they come."""
-    half = (float(rng.uniform(70, 135)), float(rng.uniform(70, 145)))
-    off = rng.normal(0, 26, 2)
-    alone = side if rng.random() < 0.35 else 0
-    mas, kernel = _exposure(rng)
-    for z in _stack((p.z_of("hip") + 2, p.z_of("toes") - 3), spacing_mm * 1.8, rng):
-        x, y = leg_centre(p, p.position(z), side)
-        view = View((x + p.shift[0] + off[0], y + p.shift[1] + off[1]), alone if z > p.z_of("crotch") else 0)
-        yield Shot(number, z, mas, kernel, view, Crop(half), f"leg{side}")
-
-
-def _series(
-    p: Patient,
-    number: int,
-    rng: np.random.Generator,
-    name: str,
-    span: tuple[float, float],
-    spacing_mm: float,
-    crop: Crop | None,
+def _reconstructions(
+    scan: Scan, rng: np.random.Generator, regions: list[Region], legs: dict[int, tuple[tuple[float, float], Crop]]
 ) -> Iterator[Shot]:
-    mas, kernel = _exposure(rng)
-    sd = 5.0 if crop is None else 12.0
-    view = View((float(rng.normal(0, sd)), float(rng.normal(0, sd))), 0, bool(rng.random() < 0.85))
-    for z in _stack(span, spacing_mm, rng):
-        yield Shot(number, z, mas, kernel, view, crop, name)
+    p, z = scan.body, scan.z_mm
+    below = z > p.z_of("hip") + 2.0
+    chances = rng.random(4)
+    if chances[0] < (0.5 if below else 0.65):
+        yield Shot(scan)
+    if chances[1] < 0.5:
+        name, _, centre, crop = next(region for region in regions if z <= region[1])
+        yield Shot(scan, centre, crop, name)
+    for side, chance in zip((-1, 1), chances[2:], strict=True):
+        if below and chance < 0.4:
+            off, crop = legs[side]
+            x, y = p.to_scanner(*leg_centre(p, p.position(z), side), z)
+            at = (x - scan.view.centre[0] + off[0], y - scan.view.centre[1] + off[1])
+            yield Shot(scan, at, crop, f"leg{side}")
 
 
-def _exposure(rng: np.random.Generator) -> tuple[float, str]:
-    mas = float(np.round(np.exp(rng.uniform(np.log(80), np.log(300)))))
-    return mas, str(rng.choice(["standard", "smooth", "sharp"], p=[0.6, 0.25, 0.15]))
+def _regions(p: Patient, rng: np.random.Generator) -> list[Region]:
+    """Return the tight fields of this patient from head to feet; each ends where the next begins."""
+    chin, apex, base, hip = (p.z_of(name) for name in ("chin", "apex", "base", "hip"))
+    crotch, toes = p.z_of("crotch"), p.z_of("toes")
+    wide = [
+        ("head", chin - 20.0, 210, 320),
+        ("neck", 0.5 * (apex + p.z_of("dome")), 200, 330),
+        ("chest", base - 20.0, 290, 460),
+        ("belly", hip - 40.0, 310, 470),
+        ("hips", crotch + 90.0, 330, 500),
+        ("knees", toes, 270, 460),
+    ]
+    found = []
+    for name, last, least, most in wide:
+        half = 0.5 * float(rng.uniform(least, most))
+        centre = (float(rng.normal(0, 12)), float(rng.normal(0, 12)))
+        found.append((name, last, centre, Crop((half, half), bool(rng.random() < 0.35))))
+    return found
 
 
-def _crop(rng: np.random.Generator, least: float, most: float, circle: bool) -> Crop:
-    half = 0.5 * float(rng.uniform(least, most))
-    return Crop((half, half), circle and bool(rng.random() < 0.35))
+def _leg_crop(rng: np.random.Generator) -> tuple[tuple[float, float], Crop]:
+    """Return how far off a leg's middle its crop lies, mm, and the crop: it may cut the skin or show the other leg."""
+    half = (float(rng.uniform(65, 135)), float(rng.uniform(65, 145)))
+    off = rng.normal(0, 26, 2)
+    return (float(off[0]), float(off[1])), Crop(half)
 
 
 def _stack(span: tuple[float, float], spacing_mm: float, rng: np.random.Generator) -> list[float]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustkit import Slice, slice_id
-from robustkit_ct_bodysite.cohort import Shot
+from robustkit_ct_bodysite.cohort import Scan, Shot
 from robustkit_ct_bodysite.phantom import FIELD_MM, STORAGE, render
 
 GRID = 128
@@ -56,8 +56,8 @@ class Images:
                 pixel_mm=spacing,
                 label=shot.label,
                 group=shot.group,
-                mas=shot.mas,
-                kernel=shot.kernel,
+                mas=shot.scan.mas,
+                kernel=shot.scan.kernel,
                 storage=STORAGE,
                 synthetic=True,
             )
@@ -68,13 +68,15 @@ class Images:
 def scanned(shots: Sequence[Shot], progress: Callable[[int, int], None] | None = None) -> Images:
     """Return the images of `shots`, from the cache where they have been scanned before.
 
-    The cache is a folder of `cache_dir()`, one file a body, named by the hash of what made it: the shots and
+    The cache is a folder of `cache_dir()`, one file a body, named by the hash of what made it: the scans and
     the code that paints them. `progress(done, total)` is called after each file.
     """
     parts, done = [], 0
-    for _, series in itertools.groupby(shots, key=lambda shot: (shot.patient, shot.scan)):
-        parts.append(_stack(tuple(series)))
-        done += len(parts[-1])
+    for _, series in itertools.groupby(shots, key=lambda shot: (shot.scan.patient, shot.scan.number)):
+        taken = tuple(series)
+        scans = tuple(dict.fromkeys(shot.scan for shot in taken))
+        parts.append(_reconstructed(taken, dict(zip(scans, _kept(scans), strict=True))))
+        done += len(taken)
         if progress is not None:
             progress(done, len(shots))
     pixels = np.concatenate(parts) if parts else np.empty((0, GRID, GRID), np.int16)
@@ -94,11 +96,12 @@ def cache_dir() -> Path:
     return base / "ct-bodysite"
 
 
-def _stack(shots: tuple[Shot, ...]) -> NDArray[np.int16]:
-    path = cache_dir() / f"{_key(shots)}.npy"
+def _kept(scans: tuple[Scan, ...]) -> NDArray[np.int16]:
+    """Return the stored images (N, 128, 128) of scans, made now if they are not in the cache."""
+    path = cache_dir() / f"{_key(scans)}.npy"
     if path.exists():
         return np.asarray(np.load(path), dtype=np.int16)
-    pixels = _scan(shots)
+    pixels = _scanned(scans)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     with temporary.open("wb") as file:
@@ -107,39 +110,44 @@ def _stack(shots: tuple[Shot, ...]) -> NDArray[np.int16]:
     return pixels
 
 
-def _scan(shots: tuple[Shot, ...]) -> NDArray[np.int16]:
+def _scanned(scans: tuple[Scan, ...]) -> NDArray[np.int16]:
     from robustkit.scanner import VirtualScanner
 
-    pixels = np.empty((len(shots), GRID, GRID), np.int16)
-    for kernel in sorted({shot.kernel for shot in shots}):
-        where = [i for i, shot in enumerate(shots) if shot.kernel == kernel]
+    pixels = np.empty((len(scans), GRID, GRID), np.int16)
+    for kernel in sorted({scan.kernel for scan in scans}):
+        where = [i for i, scan in enumerate(scans) if scan.kernel == kernel]
         scanner = VirtualScanner(kernel=kernel, views=_VIEWS, threads=1)
-        images = scanner.scan_each(
-            [_object(shots[i]) for i in where],
-            [shots[i].mas for i in where],
-            stream="train",
-            every=_RENDERED // GRID,
-        )
-        for i, image in zip(where, images, strict=True):
-            pixels[i] = _cropped(image, shots[i])
+        objects, levels = [_object(scans[i]) for i in where], [scans[i].mas for i in where]
+        pixels[where] = scanner.scan_each(objects, levels, stream="train", every=_RENDERED // GRID)
     return pixels
 
 
-def _object(shot: Shot) -> Slice:
+def _object(scan: Scan) -> Slice:
     """Return what lies in the scanner; its id makes the noise, so it tells one scan of the same slice from another."""
-    pixels = render(shot.body, shot.z_mm, view=shot.view, size=_RENDERED)
-    name = hashlib.blake2b(repr(shot).encode(), digest_size=8).hexdigest()
+    pixels = render(scan.body, scan.z_mm, view=scan.view, size=_RENDERED)
+    name = hashlib.blake2b(repr(scan).encode(), digest_size=8).hexdigest()
     return Slice(id=name, pixels=pixels, pixel_mm=(FIELD_MM / _RENDERED,) * 2, storage=STORAGE)
 
 
-def _cropped(image: NDArray[np.float32], shot: Shot) -> NDArray[np.float32]:
-    if shot.crop is None:
-        return image
-    return np.where(shot.crop.inside(GRID, FIELD_MM), image, np.float32(-1000.0))
+def _reconstructed(shots: tuple[Shot, ...], scans: dict[Scan, NDArray[np.int16]]) -> NDArray[np.int16]:
+    return np.stack([_cropped(_moved(scans[shot.scan], shot.centre), shot) for shot in shots])
 
 
-def _key(shots: tuple[Shot, ...]) -> str:
-    return hashlib.blake2b((_painters() + repr(shots)).encode(), digest_size=12).hexdigest()
+def _moved(image: NDArray[np.int16], centre: tuple[float, float]) -> NDArray[np.int16]:
+    """Return the field about another point: whole pixels of the same scan, air where it was not scanned."""
+    dx, dy = (round(mm / (FIELD_MM / GRID)) for mm in centre)
+    at_y, at_x = np.arange(GRID) + dy, np.arange(GRID) + dx
+    inside = ((at_y >= 0) & (at_y < GRID))[:, None] & ((at_x >= 0) & (at_x < GRID))[None, :]
+    found = image[np.clip(at_y, 0, GRID - 1)[:, None], np.clip(at_x, 0, GRID - 1)[None, :]]
+    return np.where(inside, found, np.int16(-1000))
+
+
+def _cropped(image: NDArray[np.int16], shot: Shot) -> NDArray[np.int16]:
+    return image if shot.crop is None else np.where(shot.crop.inside(GRID, FIELD_MM), image, np.int16(-1000))
+
+
+def _key(scans: tuple[Scan, ...]) -> str:
+    return hashlib.blake2b((_painters() + repr(scans)).encode(), digest_size=12).hexdigest()
 
 
 @cache

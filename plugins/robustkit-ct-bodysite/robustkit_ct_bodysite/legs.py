@@ -8,12 +8,12 @@ from robustkit_ct_bodysite.patient import Patient
 CROTCH = 930.0
 
 
-def legs(s: Scene, p: Patient, t: float, *, only: int = 0) -> None:
-    """Add both legs, or only one (-1 the patient's right, +1 the left)."""
+def legs(s: Scene, p: Patient, t: float) -> None:
+    """Add both legs."""
     if t < 878.0:
         return
     for side in (-1, 1):
-        if only in (0, side) and not ("amputee" in p.findings and side > 0 and t > 1180):
+        if not ("amputee" in p.findings and side > 0 and t > 1180):
             _leg(s, p, t, side)
 
 

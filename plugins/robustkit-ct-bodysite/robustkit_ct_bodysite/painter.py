@@ -27,8 +27,8 @@ class Scene:
     """The shapes of one slice, in the order of painting; later ones cover earlier ones.
 
     `z_mm` is where the slice lies (it drives the textures, so that they go on from slice to slice), `seed` which
-    textures; none where `textured` is False. Shapes added while `shift` and `turn` (degrees) are set move with them. `centre` is the point,
-    mm, that the middle of the field looks at: moving it moves shapes and textures alike.
+    textures; none where `textured` is False. Shapes added while `shift` and `turn` (degrees) are set move with them.
+    `centre` is the point, mm, that the middle of the field looks at: moving it moves shapes and textures alike.
     """
 
     z_mm: float
@@ -83,7 +83,7 @@ class Scene:
         return self.shift[0] + cos * x - sin * y, self.shift[1] + sin * x + cos * y
 
     def paint(self, size: int, fov_mm: float) -> NDArray[np.float32]:
-        """Return (size, size) float32 HU of a square field of `fov_mm` about `centre`; air where nothing was painted."""
+        """Return (size, size) float32 HU of a square field of `fov_mm` about `centre`; air where nothing lies."""
         image = np.full((size, size), AIR, dtype=np.float32)
         table = np.array(self.rows, dtype=np.float64).reshape(-1, _COLUMNS)
         _kernel()(image, table, fov_mm / size, float(self.z_mm), int(self.seed), self.centre)

@@ -7,6 +7,7 @@ crown). A patient's own landmarks map their z to t, and their factors scale it i
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from functools import cache
 from statistics import NormalDist
@@ -101,6 +102,16 @@ class Patient:
         edges = [self.landmarks[0], self.z_of("apex"), self.z_of("base"), self.z_of("hip"), self.landmarks[-1]]
         at = SITES.index(site)
         return edges[at], edges[at + 1]
+
+    def shift_at(self, z_mm: float) -> tuple[float, float]:
+        """Return where, in mm, the body's own (0, 0) lies on the table at z."""
+        return self.shift[0] + self.lean * (z_mm - 0.5 * sum(self.z_range)), self.shift[1]
+
+    def to_scanner(self, x: float, y: float, z_mm: float) -> tuple[float, float]:
+        """Return where, in mm, a point of the body's own frame lies on the table at z."""
+        turn, shift = math.radians(self.turn), self.shift_at(z_mm)
+        cos, sin = math.cos(turn), math.sin(turn)
+        return cos * x - sin * y + shift[0], sin * x + cos * y + shift[1]
 
     def vary(self, name: str, size: float = 1.0) -> float:
         """Return this body's own deviation of `name`: normal with sd `size` (cut at 2.5 sd), always the same."""

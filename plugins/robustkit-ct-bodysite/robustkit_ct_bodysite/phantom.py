@@ -27,10 +27,9 @@ SIZE, FIELD_MM = 512, 500.0
 
 @dataclass(frozen=True)
 class View:
-    """What is placed in the field: `centre` (mm) of the field in the body's frame, one leg (-1, 1) or both."""
+    """How the body lies: `centre`, the point (mm on the table) in the middle of the field; on a table or not."""
 
     centre: tuple[float, float] = (0.0, 0.0)
-    only_leg: int = 0
     table: bool = True
 
 
@@ -38,19 +37,14 @@ CENTRED = View()
 
 
 def scene(p: Patient, z_mm: float, view: View = CENTRED) -> Scene:
-    """Return all shapes of the slice at z."""
-    t = p.position(z_mm)
-    lean = p.lean * (z_mm - 0.5 * (p.landmarks[0] + p.landmarks[-1]))
-    here = p.shift[0] + lean, p.shift[1]
+    """Return all shapes of the slice at z, in the body's own frame."""
+    t, here = p.position(z_mm), p.shift_at(z_mm)
     looks_at = view.centre[0] - here[0], view.centre[1] - here[1]
     s = Scene(z_mm, p.seed, centre=looks_at, textured=not p.plain)
     if view.table:
         _table(s, p, t, -here[0])
     s.turn = p.turn
-    if not view.only_leg:
-        _body(s, p, t)
-    if view.only_leg or t >= CROTCH:
-        legs(s, p, t, only=view.only_leg)
+    _body(s, p, t)
     return s
 
 
@@ -104,6 +98,7 @@ def _body(s: Scene, p: Patient, t: float) -> None:
         return
     arms(s, p, t)
     if t >= CROTCH:
+        legs(s, p, t)
         return
     wall = trunk_wall(s, p, t)
     legs(s, p, t)
