@@ -8,6 +8,7 @@ rays. mu = MU_WATER (1 + HU / 1000), monochromatic at 70 keV.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,18 +94,48 @@ def line_integrals(mu: Image, geometry: Geometry, mapped: Any) -> Image:
     """Return p (views, detectors) float32 of mu (H, W) per mm; `mapped` runs a function over view ranges."""
     from robustkit.scanner import kernels
 
-    def bordered(image: Image) -> Image:
-        return np.ascontiguousarray(np.pad(image, ((0, 0), (1, 1))))
-
-    image, turned = bordered(mu), bordered(mu.T)
+    image, turned = _bordered(mu), _bordered(mu.T)
     cosine, sine = np.cos(geometry.angles), np.sin(geometry.angles)
     out = np.empty((geometry.views, geometry.detectors), np.float32)
 
     def some(views: slice) -> None:
         kernels.project(image, turned, geometry.pixel_mm, cosine[views], sine[views], geometry.detector_mm, out[views])
 
-    mapped(some, [slice(v, v + 8) for v in range(0, geometry.views, 8)])
+    mapped(some, _view_ranges(geometry))
     return out
+
+
+def line_integrals_of_many(mus: Sequence[Image], geometry: Geometry, mapped: Any) -> list[Image]:
+    """Return what `line_integrals` does of each of up to 16 mu (H, W), worked out together, for about a tenth each."""
+    from robustkit.scanner import kernels
+    from robustkit.scanner.lanes import LANES, aligned
+
+    sides = []
+    for stack in ([_bordered(mu) for mu in mus], [_bordered(mu.T) for mu in mus]):
+        lanes = aligned((*stack[0].shape, LANES))
+        lanes[..., : len(stack)] = np.stack(stack, axis=-1)
+        sides.append((lanes, kernels.nonzero_ends(np.max(stack, axis=0))))
+    (image, ends), (turned, turned_ends) = sides
+    cosine, sine = np.cos(geometry.angles), np.sin(geometry.angles)
+    out = aligned((geometry.views, geometry.detectors, LANES))
+
+    def some(views: slice) -> None:
+        kernels.project_many(
+            image, turned, ends, turned_ends, geometry.pixel_mm, cosine[views], sine[views],
+            geometry.detector_mm, out[views],
+        )  # fmt: skip
+
+    mapped(some, _view_ranges(geometry))
+    return [np.ascontiguousarray(out[..., i]) for i in range(len(mus))]
+
+
+def _bordered(image: Image) -> Image:
+    """One column of zeros before, two behind: a ray's two neighbours exist wherever rounding puts it."""
+    return np.ascontiguousarray(np.pad(image, ((0, 0), (1, 2))))
+
+
+def _view_ranges(geometry: Geometry) -> list[slice]:
+    return [slice(v, v + 8) for v in range(0, geometry.views, 8)]
 
 
 def _object_radius(item: Slice) -> float:

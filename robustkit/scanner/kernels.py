@@ -22,6 +22,8 @@ TILE = 16
 """Pixels of a tile: its 16 x 16 vectors and the stretch of sinogram it needs stay in the cache."""
 VIEWS_AT_ONCE = 8
 """Views added to a pixel between its load and its store; the number of views is a multiple of it."""
+LINES_AT_ONCE = 8
+"""Image lines of sixteen slices that stay in the cache while several views cross them."""
 EXACT_BELOW = 60.0
 """Expected counts below which a ray's photons are Poisson to the digit; above, to the fourth cumulant."""
 MAX_SPREAD = 0.14
@@ -30,31 +32,42 @@ _SECOND_FIELD = 1 << 24
 """Row of a realization's white field where the electronic noise of the exact rays begins."""
 
 
-@nb.njit(nogil=True, cache=True)
-def _add_lines(image: Any, ends: Any, line_mm: float, sample_mm: float, a: float, b: float, det: Any, row: Any) -> None:
+@nb.njit(nogil=True, cache=True, error_model="numpy")
+def _reach(ends: Any, m: Any, count: Any, line_mm: Any, scale: Any, b: Any, det: Any, rays: Any, origin: Any) -> Any:
+    """Which rays (low, high) meet line m where it is not zero, and the sample position of ray `low`."""
+    y = (m - 0.5 * (count - 1)) * line_mm
+    first = (-0.5 * (rays - 1) * det - y * b) * scale + origin
+    step = det * scale
+    near, far = (ends[m, 0] - first) / step, (ends[m, 1] - first) / step
+    low = max(0, math.ceil(min(near, far)))
+    high = min(rays, math.ceil(max(near, far)))
+    return low, high, np.float32(first + step * low)
+
+
+@nb.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+def _add_lines(image: Any, ends: Any, line_mm: Any, sample_mm: Any, a: Any, b: Any, det: Any, row: Any) -> None:
     """Add to `row` the integrals of `image` along rays that step from line to line (Joseph 1982)."""
-    lines, samples = image.shape[0], image.shape[1] - 2
-    step = det / (a * sample_mm)
-    for m in range(lines):
+    count, origin = image.shape[0], 0.5 * (image.shape[1] - 4) + 1.0
+    scale = 1.0 / (a * sample_mm)
+    step = np.float32(det * scale)
+    weight = np.float32(line_mm / abs(a))
+    for m in range(count):
         if ends[m, 1] <= ends[m, 0]:
             continue
-        y = (m - 0.5 * (lines - 1)) * line_mm
-        first = (-0.5 * (row.size - 1) * det - y * b) / (a * sample_mm) + 0.5 * (samples - 1) + 1.0
-        near, far = (ends[m, 0] - first) / step, (ends[m, 1] - first) / step
-        low = max(0, math.ceil(min(near, far)))
-        high = min(row.size, math.ceil(max(near, far)))
+        low, high, first = _reach(ends, m, count, line_mm, scale, b, det, row.size, origin)
         line = image[m]
-        for d in range(low, high):
-            s = first + step * d
-            i = np.uint32(s)
-            w = np.float32(s - i)
-            row[d] += line[i] + w * (line[i + np.uint32(1)] - line[i])
-    row *= np.float32(line_mm / abs(a))
+        rays = row[low:high]
+        for d in range(rays.size):
+            s = first + step * np.float32(np.int32(d))
+            i = np.int32(s)
+            right = weight * (s - np.float32(i))
+            total = rays[d] + (weight - right) * line[np.uint32(i)]
+            rays[d] = total + right * line[np.uint32(i) + np.uint32(1)]
 
 
 @nb.njit(nogil=True, cache=True)
-def _nonzero_ends(image: Any) -> Any:
-    """For each line, the open interval of sample positions between which it is not zero."""
+def nonzero_ends(image: Any) -> Any:
+    """For each line of image (lines, samples), the open interval of positions between which it is not zero."""
     ends = np.zeros((image.shape[0], 2))
     for m in range(image.shape[0]):
         filled = np.nonzero(image[m])[0]
@@ -66,19 +79,62 @@ def _nonzero_ends(image: Any) -> Any:
 
 @nb.njit(nogil=True, cache=True)
 def project(image: Any, turned: Any, pixel_mm: Any, cosine: Any, sine: Any, det: Any, out: Any) -> None:
-    """Line integrals of `image` (H, W + 2; a column of zeros on either side) into `out` (views, detectors).
+    """Line integrals of `image` (H, W + 3; one column of zeros before, two behind) into `out` (views, detectors).
 
-    `turned` is the image's transpose with its own two columns of zeros; each view steps along the axis that its rays
-    cross more steeply.
+    `turned` is the image's transpose with its own three columns of zeros; each view steps along the axis that its
+    rays cross more steeply.
     """
     dy, dx = pixel_mm
-    ends, turned_ends = _nonzero_ends(image), _nonzero_ends(turned)
+    ends, turned_ends = nonzero_ends(image), nonzero_ends(turned)
     for v in range(out.shape[0]):
         out[v] = 0.0
         if abs(sine[v]) * dy <= abs(cosine[v]) * dx:
             _add_lines(image, ends, dy, dx, cosine[v], sine[v], det, out[v])
         else:
             _add_lines(turned, turned_ends, dx, dy, sine[v], cosine[v], det, out[v])
+
+
+@nb.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+def _add_lines_of_many(
+    image: Any, ends: Any, lines: Any, line_mm: Any, sample_mm: Any, a: Any, b: Any, det: Any, out: Any, view: Any
+) -> None:
+    """`_add_lines` for LANES images at once, lines `lines[0]` to `lines[1]` - 1 alone, into view `view` of `out`."""
+    count, wide, rays = image.shape[0], np.uint32(image.shape[1]), out.shape[1]
+    origin = 0.5 * (image.shape[1] - 4) + 1.0
+    scale = 1.0 / (a * sample_mm)
+    step = np.float32(det * scale)
+    weight = np.float32(line_mm / abs(a))
+    for m in range(lines[0], lines[1]):
+        if ends[m, 1] <= ends[m, 0]:
+            continue
+        low, high, first = _reach(ends, m, count, line_mm, scale, b, det, rays, origin)
+        for d in range(high - low):
+            s = first + step * np.float32(np.int32(d))
+            i = np.int32(s)
+            j = np.uint32(m) * wide + np.uint32(i)
+            k = np.uint32(view * rays + low + d)
+            right = weight * (s - np.float32(i))
+            total = add_scaled(load(out, k), load(image, j), weight - right)
+            store(out, k, add_scaled(total, load(image, j + np.uint32(1)), right))
+
+
+@nb.njit(nogil=True, cache=True)
+def project_many(
+    image: Any, turned: Any, ends: Any, turned_ends: Any, pixel_mm: Any, cosine: Any, sine: Any, det: Any, out: Any
+) -> None:
+    """`project`, to the bit, for LANES images at once: image (H, W + 3, LANES), `out` (views, detectors, LANES), zeros before.
+
+    `ends` hold for all of them together. Views of one call share each group of lines while the cache holds it.
+    """
+    dy, dx = pixel_mm
+    for start in range(0, max(image.shape[0], turned.shape[0]), LINES_AT_ONCE):
+        lines = (start, min(start + LINES_AT_ONCE, image.shape[0]))
+        turned_lines = (start, min(start + LINES_AT_ONCE, turned.shape[0]))
+        for v in range(out.shape[0]):
+            if abs(sine[v]) * dy <= abs(cosine[v]) * dx:
+                _add_lines_of_many(image, ends, lines, dy, dx, cosine[v], sine[v], det, out, v)
+            else:
+                _add_lines_of_many(turned, turned_ends, turned_lines, dx, dy, sine[v], cosine[v], det, out, v)
 
 
 @nb.njit(nogil=True, cache=True)
@@ -219,18 +275,19 @@ def backproject_variance(
     (1-w)^2 A_i + w^2 A_{i+1} + 2 w (1-w) C_i = lerp(A)(w) - w (1-w) dip_i, dip_i = A_i + A_{i+1} - 2 C_i.
     """
     wide = np.uint32(variance.shape[1])
-    for y in range(ys.size):
-        for x in range(xs.size):
-            k = np.uint32(y * xs.size + x)
-            total = load(out, k)
+    height, width = ys.size, xs.size
+    for top in range(0, height, TILE):
+        for left in range(0, width, TILE):
             for v in range(cosine.size):
-                t = (ys[y] * sine[v] + centre) + xs[x] * cosine[v]
-                i = np.int32(t)
-                w = t - np.float32(i)
-                j = np.uint32(v) * wide + np.uint32(i)
-                total = add_lerp(total, load(variance, j), load(variance, j + np.uint32(1)), w)
-                total = add_scaled(total, load(dip, j), w * (w - np.float32(1.0)))
-            store(out, k, total)
+                for y in range(top, min(top + TILE, height)):
+                    for x in range(left, min(left + TILE, width)):
+                        k = np.uint32(y * width + x)
+                        t = (ys[y] * sine[v] + centre) + xs[x] * cosine[v]
+                        i = np.int32(t)
+                        w = t - np.float32(i)
+                        j = np.uint32(v) * wide + np.uint32(i)
+                        total = add_lerp(load(out, k), load(variance, j), load(variance, j + np.uint32(1)), w)
+                        store(out, k, add_scaled(total, load(dip, j), w * (w - np.float32(1.0))))
 
 
 @nb.njit(nogil=True, cache=True)
@@ -249,8 +306,10 @@ __all__ = [
     "goes_exact",
     "interleave",
     "log_noise",
+    "nonzero_ends",
     "poisson_quantile",
     "project",
+    "project_many",
     "separate",
     "sinogram_noise",
 ]

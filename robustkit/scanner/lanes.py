@@ -27,13 +27,13 @@ class _LanesType(types.Type):
     """The numba type of one vector of lanes."""
 
 
-_lanes = _LanesType("RobustkitLanes16f")  # type: ignore[no-untyped-call]
+_lanes = _LanesType("RobustkitLanes16f")
 
 
 @register_model(_LanesType)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _VECTOR)
+        super().__init__(manager, kind, _VECTOR)  # type: ignore[no-untyped-call]
 
 
 def aligned(shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 from robustkit.errors import UsageError
 from robustkit.scanner.counting import log_moments
 from robustkit.scanner.filters import check_kernel, response, taps
-from robustkit.scanner.geometry import MU_WATER, Geometry, attenuation, geometry_for, line_integrals
+from robustkit.scanner.geometry import (
+    MU_WATER,
+    Geometry,
+    attenuation,
+    geometry_for,
+    line_integrals,
+    line_integrals_of_many,
+)
 from robustkit.seeding import Draw, draws
 from robustkit.types import Image, RepeatScans, Slice, Storage
 
@@ -157,8 +164,8 @@ class VirtualScanner:
     ) -> list[Image]:
         """Scan many slices once each, sixteen together: stored images (H, W) float32 HU, one a slice.
 
-        The same images as realization `realization` of `repeats` of each slice up to the rounding of one sum, at a
-        fraction of its cost when only one scan of each is wanted.
+        Realization `realization` of `repeats` of each slice, but for the rounding of one sum (a HU here and there), at
+        a fraction of its cost when only one scan of each is wanted.
         """
         levels = [float(mas)] * len(items) if isinstance(mas, int | float) else [float(m) for m in mas]
         if len(levels) != len(items):
@@ -166,9 +173,10 @@ class VirtualScanner:
         images: dict[int, Image] = {}
         for numbers in _blocks(len(items), _LANES):
             group = list(zip(range(len(items))[numbers], items[numbers], levels[numbers], strict=True))
+            projections = self._project_each([item for _, item, _ in group])
             lanes = {
-                i: _Lane(self.project(item), self.photons_per_ray(m), _words(Draw(seed, stream, item.id, realization)))
-                for i, item, m in group
+                i: _Lane(projection, self.photons_per_ray(m), _words(Draw(seed, stream, item.id, realization)))
+                for (i, item, m), projection in zip(group, projections, strict=True)
             }
             for where in _same_geometry(lanes):
                 found = self._reconstruct([lanes[i]._replace(signal=True) for i in where], every)
@@ -177,7 +185,8 @@ class VirtualScanner:
 
     def sd_map(self, item: Slice, mas: float, *, every: int = 1) -> Image:
         """Return each pixel's standard deviation over scans of a slice at `mas`, analytic: (H, W) float32 HU."""
-        return self.sd_at(item, [mas], every=every)[0]
+        only: Image = self.sd_at(item, [mas], every=every)[0]
+        return only
 
     def sd_at(self, item: Slice, levels: Sequence[float], *, every: int = 1) -> Image:
         """Return the analytic standard deviation at each mAs: (L, H, W) float32 HU.
@@ -199,6 +208,18 @@ class VirtualScanner:
             f"scanned by the virtual scanner ({self.kernel} kernel, {self.photons:.3g} photons per ray at "
             f"{REFERENCE_MAS:g} mAs, electronic noise {self.electronic:g} photons{bowtie}; virtual-scanner mAs)"
         )
+
+    def _project_each(self, items: Sequence[Slice]) -> list[Projection]:
+        """Project up to 16 slices, those of one geometry together."""
+        groups: dict[Geometry, list[int]] = {}
+        for i, item in enumerate(items):
+            groups.setdefault(geometry_for(item, self.views, self.detector_mm), []).append(i)
+        found: dict[int, Projection] = {}
+        for geometry, where in groups.items():
+            mus = [attenuation(items[i]) for i in where]
+            for i, integrals in zip(where, line_integrals_of_many(mus, geometry, _mapper(self.threads)), strict=True):
+                found[i] = _seen(geometry, integrals, self.bowtie_mm)
+        return [found[i] for i in range(len(items))]
 
     def _reconstruct(self, lanes: Sequence[_Lane], every: int) -> Image:
         """FBP of lanes that share one geometry: (B, H, W) float32, water = 1000."""
@@ -316,7 +337,10 @@ def _store(item: Slice, pixels: Image, every: int) -> Image:
 @lru_cache(maxsize=4)
 def _projected(item: Slice, views: int, detector_mm: float, bowtie_mm: float | None, threads: int) -> Projection:
     geometry = geometry_for(item, views, detector_mm)
-    integrals = line_integrals(attenuation(item), geometry, _mapper(threads))
+    return _seen(geometry, line_integrals(attenuation(item), geometry, _mapper(threads)), bowtie_mm)
+
+
+def _seen(geometry: Geometry, integrals: Image, bowtie_mm: float | None) -> Projection:
     transmission = np.exp(-integrals)
     if bowtie_mm is not None:
         transmission *= bowtie(geometry.positions_mm, bowtie_mm).astype(np.float32)
