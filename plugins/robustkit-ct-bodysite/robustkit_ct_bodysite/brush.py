@@ -129,7 +129,8 @@ def _near(row: Array, x: float, y: float, radius: float, px: float) -> int:
     """0 where the shape misses a disc of `radius` mm about (x, y), 2 where it covers all of it, else 1."""
     if row[4] <= 0.0 or row[5] <= 0.0:
         return 0
-    margin = 1.3 * (radius + row[10] + max(px, row[11]))
+    # distances are of first order: off by less than this where a shape is bent, squared or tapered
+    margin = 1.3 / max(1.0 - abs(row[8]), 0.25) * (radius + row[10] + max(px, row[11]))
     d = _depth(row, x, y)
     if d < -margin:
         return 0

@@ -132,13 +132,13 @@ def test_clipping_keeps_shapes_in_and_out() -> None:
     ],
     ids=str,
 )
-def test_skipped_blocks_change_nothing(shape) -> None:
-    """The same scene shifted by less than a block has other blocks: a wrongly skipped or filled one would show."""
+def test_tiles_change_nothing(shape) -> None:
+    """The same field in a larger one has other tiles: one that is wrongly skipped or filled would show."""
     images = []
-    for k in range(4):
-        scene = Scene(5.0, seed=0)
-        scene.add(0, 0, 60, 24, 400.0, **{key: value for key, value in shape.items() if key != "rough"})
-        scene.shift = (0.0, 0.0)
+    for k in range(8):
+        scene = Scene(5.0)
+        floor = scene.add(0, 0, 80, 60, 0.0)
+        scene.add(3, -2, 60, 24, 400.0, within=floor, **shape)
         images.append(scene.paint(200 - 2 * k, 200.0 - 2.0 * k)[20 - k : 180 - k, 20 - k : 180 - k])
     for image in images[1:]:
         np.testing.assert_allclose(image, images[0], atol=1e-2)
