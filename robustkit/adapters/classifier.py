@@ -98,29 +98,48 @@ def columns(raw: NDArray[Any], name: str) -> NDArray[np.float64]:
     return array.reshape(len(array), -1).astype(np.float64, order="C")
 
 
-def answer(model: FileClassifier, told: Mapping[str, Any], last_operator: str | None = None) -> FileClassifier:
-    """Return the model with what its output means settled by running it: columns, and logits or probabilities.
+def settle_answer(
+    forward: Forward, spec: InputSpec, told: Mapping[str, Any], name: str, last_operator: str | None = None
+) -> InputSpec:
+    """Return the spec with what the output means settled by running the model: columns, logits or probabilities.
 
-    Rows that are >= 0 and sum to 1 are probabilities. `last_operator` is the type of the node that makes the output;
-    it decides for a single column, where there is no sum to look at.
+    Rows that are >= 0 and sum to 1 are probabilities. `last_operator` is the ONNX name of what makes the output; it
+    decides for a single column, where there is no sum to look at.
 
     Raises
     ------
     ModelError
-        The output contradicts `--classes` or `--output-kind`, or is one independent sigmoid a class.
+        The output contradicts `--classes` or `--output-kind`, or is one independent sigmoid a class. UsageError when a
+        single column may be either.
     """
-    name = model.path.name
-    scores = columns(model.forward(probe_input(model.spec)), name)
+    scores = columns(forward(probe_input(spec)), name)
     if not np.isfinite(scores).all():
         raise ModelError(f"{name} returns NaN or infinity on plain images; check its weights and --window")
     classes = classes_of(name, told.get("classes"), scores.shape[1])
-    kind = _agreed_kind(name, scores, told.get("kind"), kind_of(scores, model.spec.dtype, last_operator))
+    kind = _agreed_kind(name, scores, told.get("kind"), kind_of(scores, spec.dtype, last_operator))
     if last_operator == "Sigmoid" and scores.shape[1] > 1 and "kind" not in told:
         raise ModelError(
             f"{name} ends in one sigmoid a class: any number of them may apply to one image; say --output-kind logits "
             "to audit which is largest"
         )
-    return replace(model, spec=replace(model.spec, classes=classes, kind=kind))
+    return replace(spec, classes=classes, kind=kind)
+
+
+def in_pieces(run: Forward, fixed: int | None) -> Forward:
+    """Return `run` for any number of inputs, where the model takes exactly `fixed` (None: any) at a time."""
+    if fixed is None:
+        return run
+
+    def run_in_pieces(inputs: NDArray[Any]) -> NDArray[Any]:
+        pieces = [_padded(inputs[i : i + fixed], fixed) for i in range(0, len(inputs), fixed)]
+        return np.concatenate([run(piece) for piece in pieces])[: len(inputs)]
+
+    return run_in_pieces
+
+
+def _padded(piece: NDArray[Any], size: int) -> NDArray[Any]:
+    missing = size - len(piece)
+    return np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)]) if missing else piece
 
 
 def kind_of(scores: NDArray[np.float64], dtype: str = "float32", last_operator: str | None = None) -> str | None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustkit.adapters import sniff, wire
-from robustkit.adapters.classifier import FileClassifier, Forward, answer, hash_files
+from robustkit.adapters.classifier import FileClassifier, Forward, hash_files, in_pieces, settle_answer
 from robustkit.adapters.spec import METADATA_KEY, FileFacts, gather, settle
 from robustkit.errors import ModelError, UsageError
 
@@ -60,8 +60,8 @@ def load(path: Path, flags: Mapping[str, Any]) -> FileClassifier:
         "unsafe": False,
     }
     forward = _forward(session, path.name, entry.name, output, batch)
-    model = FileClassifier(path, dict(flags), settle(told, facts, path.name), source, forward)
-    return answer(model, told, last_operator(content, output))
+    spec = settle_answer(forward, settle(told, facts, path.name), told, path.name, last_operator(content, output))
+    return FileClassifier(path, dict(flags), spec, source, forward)
 
 
 def read_content(path: Path) -> wire.OnnxContent:
@@ -191,17 +191,7 @@ def _forward(session: Any, name: str, entry: str, output: str, fixed: int | None
                 f"{name} cannot take images of {size} ({_first_line(str(error))}); see --size and --layout"
             ) from None
 
-    def run_in_pieces(inputs: NDArray[Any]) -> NDArray[Any]:
-        assert fixed is not None
-        pieces = [_padded(inputs[i : i + fixed], fixed) for i in range(0, len(inputs), fixed)]
-        return np.concatenate([run(piece) for piece in pieces])[: len(inputs)]
-
-    return run if fixed is None else run_in_pieces
-
-
-def _padded(piece: NDArray[Any], size: int) -> NDArray[Any]:
-    missing = size - len(piece)
-    return np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)]) if missing else piece
+    return in_pieces(run, fixed)
 
 
 def _why_not_opened(path: Path, content: wire.OnnxContent, reason: str, version: str) -> str:
