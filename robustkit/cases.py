@@ -123,7 +123,7 @@ def gather(images: str | None, repeats: str | None, profiles: Sequence[str], cle
 def prepare(source: Source, choice: NoiseChoice) -> Case:
     """Return the case of one source: noise fitted, clean image settled, its story told."""
     fit = registry.default().noise_model(choice.name)
-    source = _anchored(source, choice, fit)
+    source = anchored(source, choice)
     clean, centre = clean_image(source)
     settings = dict(choice.settings)
     if settings.get("add_to_source") is True:
@@ -204,8 +204,9 @@ def _simulate(source: Source) -> Source:
     return replace(source, clean_from="simulate")
 
 
-def _anchored(source: Source, choice: NoiseChoice, fit: Fit) -> Source:
+def anchored(source: Source, choice: NoiseChoice) -> Source:
     """Give a source without repeats or profile the repeats that the virtual scanner makes of its very slice."""
+    fit = registry.default().noise_model(choice.name)
     if source.repeats or source.profile is not None or refers_to_sigma(choice):
         return source
     if getattr(fit, "needs_repeats", True) is False:  # such as the noise of another modality

@@ -32,8 +32,9 @@ def summarise(
     classes: Sequence[str],
     confidence: float,
     gate: Any,
+    refits: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
-    """Return the machine contract of a run, with where its noise came from."""
+    """Return the machine contract of a run, with where its noise came from; `refits` as `summary.build` takes them."""
     from robustkit.summary import build
 
     built_in = {"sar", "cmr"}
@@ -51,6 +52,7 @@ def summarise(
         gate=gate,
         null_audit=audit.merge_null_audits(record["null"] for record in told),
         metrics={name: m for name, m in registry.default().metrics().items() if name not in built_in},
+        refits=refits,
         withhold_lowest=UNANCHORED.format(len(unanchored)) if unanchored else "",
     )
     told_of = [record["story"] for record in told]
@@ -84,13 +86,11 @@ def write_gallery(
     sources: Sequence[cases.Source],
     choice: cases.NoiseChoice,
     model: ModelRef,
-    table: pd.DataFrame,
+    flips: pd.DataFrame,
     shown: bool,
 ) -> None:
     """Re-create flips to look at: the first at the highest level of each class; real images only when `shown`."""
-    from robustkit.results import flipped
-
-    flips = table[flipped(table)].sort_values(["level", "realization"], ascending=[False, True])
+    flips = flips.sort_values(["level", "realization"], ascending=[False, True])
     by_id = {source.slice.id: source for source in sources}
     records: list[dict[str, Any]] = []
     arrays: dict[str, Any] = {}

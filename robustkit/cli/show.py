@@ -41,10 +41,12 @@ def _print_first(console: Any, what: str, sentences: Sequence[str]) -> None:
 
 
 def sar_table(summary: Mapping[str, Any]) -> Any:
-    """Return the rich table of SAR: a row a level, a column a class, k/n with its interval."""
+    """Return the rich table of SAR: a row a level, a column a class, k/n with its interval (and the total one)."""
     from rich.table import Table
 
-    table = Table(title=f"SAR, k/n with {summary.get('confidence', 0.95):.0%} interval", title_justify="left")
+    total = " (total: fit and clean image too)" if "total" in summary else ""
+    title = f"SAR, k/n with {summary.get('confidence', 0.95):.0%} interval{total}"
+    table = Table(title=title, title_justify="left")
     table.add_column(summary["unit"], justify="right")
     cells = {(row["class"], row["level"]): row for row in summary["sar"]}
     shown = [name for name in summary["classes"] if any(key[0] == name for key in cells)]
@@ -59,7 +61,8 @@ def _cell(row: Mapping[str, Any] | None) -> str:
     if row is None or not row["n"]:
         return "-"
     tied = f" ({row['tied']} tied)" if row.get("tied") else ""
-    return f"{row['k']}/{row['n']}{tied}  {row['low']:.1%}-{row['high']:.1%}"
+    total = f" (total {row['total_low']:.1%}-{row['total_high']:.1%})" if "total_low" in row else ""
+    return f"{row['k']}/{row['n']}{tied}  {row['low']:.1%}-{row['high']:.1%}{total}"
 
 
 @contextmanager
