@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from robustkit import stats
+from robustkit.errors import UsageError
 from robustkit.gates import EXIT_CODES, Gate, judge, parse_rate, passes
 from robustkit.metrics import cmr, sar
 from robustkit.plain import plain
+from robustkit.stats.intervals import METHODS
 from robustkit.verdict import at_level, verdict_sentence, warnings
 
 if TYPE_CHECKING:
@@ -64,12 +66,14 @@ def build(
 
     Returns
     -------
-    dict : strict JSON (None for what is undefined); DESIGN of the keys in the documentation of summary.json.
+    dict : strict JSON, None for what is undefined.
 
     Raises
     ------
-    UsageError : the gate asks for a class or level that was not audited.
+    UsageError : the gate asks for a class or level that was not audited, or the interval has an unknown name.
     """
+    if interval not in METHODS:
+        raise UsageError(f"unknown interval {interval!r}; there is: {', '.join(METHODS)}")
     audited, measured = _split(results, noise)
     table = sar(audited, confidence=confidence, interval=interval, classes=classes)
     order = list(dict.fromkeys([*classes, *table["class"]]))

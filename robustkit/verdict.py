@@ -123,7 +123,7 @@ def _lowest_sentence(summary: Mapping[str, Any]) -> str:
 
 
 def _told(item: Mapping[str, Any], unit: str) -> str:
-    tied = f", {item['tied']} numerical ties" if item["tied"] else ""
+    tied = f", numerical ties: {item['tied']}" if item["tied"] else ""
     return (
         f"{item['k']:,} of {item['n']:,} images of class {item['class']} at {at_level(item['level'], unit)} "
         f"({_percent(item['rate'])}{tied})"

@@ -6,6 +6,7 @@ Group 1 minus group 2 throughout. Counts are tested, never percentages that were
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import sqrt
 from statistics import NormalDist
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from robustkit.stats.intervals import Interval, newcombe
 
 _NORMAL = NormalDist()
 _TIE = 1 + 1e-9  # tables as likely as the observed one count as extreme, rounding notwithstanding
-BOSCHLOO_CELLS = 20_000_000
+BOSCHLOO_CELLS = 5_000_000
 """Above this (n1+n2+1) x (min(n1, n2)+1) the exact unconditional test gives way to Fisher's."""
 ENUMERATED_TABLES = 200_000
 """Above this many tables `homogeneity` samples them instead of listing them all."""
@@ -80,7 +81,7 @@ def exact_or_z(k1: int, n1: int, k2: int, n2: int) -> Outcome:
     return z if min(pooled, 1 - pooled) * min(n1, n2) >= 5 else boschloo(k1, n1, k2, n2)
 
 
-def homogeneity(a: Sequence[int], b: Sequence[int], *, draws: int = 99_999, seed: int = 0) -> Outcome:
+def homogeneity(a: Sequence[int], b: Sequence[int], *, draws: int = 19_999, seed: int = 0) -> Outcome:
     """Are two columns of counts (R,) draws from one distribution? The statistic is Pearson's chi-square.
 
     Categories empty in both are left out. p is the chi-square's when every expected count is at least 5;
@@ -207,52 +208,79 @@ def _boschloo_less(k1: int, n1: int, k2: int, n2: int) -> float:
     if n1 > n2:  # "group 1 small" is "group 2 large": the smaller group makes the smaller table
         k1, n1, k2, n2 = n2 - k2, n2, n1 - k1, n1
     tails = _hypergeometric_tails(n1, n2)
-    observed = tails[k1 + k2, k1]
-    size = np.where(tails <= observed * _TIE, tails, 0.0).max(axis=1)
-    return _sup_over_rate(size)
+    return _sup_over_rate(_largest_at_most(tails, tails[k1 + k2, k1] * _TIE))
 
 
+@lru_cache(maxsize=1)  # all entries of a comparison share one pair of sizes
 def _hypergeometric_tails(n1: int, n2: int) -> NDArray[np.float64]:
-    """P(X <= x | total t) of x of group 1 among t successes: (n1+n2+1, n1+1), NaN where x is impossible."""
+    """P(X <= x | total t) of x of group 1 among t successes: (n1+n2+1, n1+1), rows non-decreasing."""
     from scipy.special import gammaln
 
     total = np.arange(n1 + n2 + 1)[:, None]
     x = np.arange(n1 + 1)[None, :]
     factorial = gammaln(np.arange(n1 + n2 + 2) + 1.0)
-    possible = (x <= total) & (total - x <= n2)
     rest = np.clip(total - x, 0, n2)
     log_pmf = (
         factorial[n1] - factorial[x] - factorial[n1 - x]
         + factorial[n2] - factorial[rest] - factorial[n2 - rest]
         - factorial[n1 + n2] + factorial[total] + factorial[n1 + n2 - total]
     )  # fmt: skip
-    tails = np.cumsum(np.where(possible, np.exp(log_pmf), 0.0), axis=1)
-    return np.where(possible, np.minimum(tails, 1.0), np.inf)
+    log_pmf[total - x != rest] = -np.inf
+    return np.asarray(np.minimum(np.cumsum(np.exp(log_pmf), axis=1), 1.0))
+
+
+def _largest_at_most(rows: NDArray[np.float64], bound: float) -> NDArray[np.float64]:
+    """Largest value <= bound of each non-decreasing row, (T,), 0 where there is none: bisection in all rows at once."""
+    every = np.arange(len(rows))
+    low, high = np.full(len(rows), -1), np.full(len(rows), rows.shape[1])  # row[low] <= bound < row[high]
+    while np.any(high - low > 1):
+        middle = (low + high) // 2
+        fits = rows[every, middle] <= bound
+        inside = high - low > 1
+        low = np.where(inside & fits, middle, low)
+        high = np.where(inside & ~fits, middle, high)
+    return np.where(low >= 0, rows[every, low], 0.0)
 
 
 def _sup_over_rate(size: NDArray[np.float64]) -> float:
     """Max over p of sum_t Binomial(t; N, p) size[t]: a grid finer than the binomial is wide, then refined."""
     from scipy.optimize import minimize_scalar
-    from scipy.special import gammaln
 
     n = size.size - 1
-    t = np.arange(n + 1)
-    log_choose = gammaln(n + 1) - gammaln(t + 1) - gammaln(n - t + 1)
+    angles, grid, log_choose = _binomial_grid(n)
+    values = grid @ size
+    step = angles[1] - angles[0]
+    best = values.max()
 
     def minus_probability(angle: float) -> float:
-        p = np.sin(angle) ** 2
-        return -float(np.exp(log_choose + t * np.log(p) + (n - t) * np.log1p(-p)) @ size)
+        return -float(_binomial(np.array([angle]), log_choose)[0] @ size)
 
-    # in the angle asin(sqrt p) a binomial is 1/(2 sqrt n) wide everywhere: four nodes per width
-    angles = np.linspace(0, np.pi / 2, int(4 * np.pi * sqrt(n)) + 8)[1:-1]
-    values = np.array([minus_probability(angle) for angle in angles])
-    step = angles[1] - angles[0]
-    best = values.min()
-    for angle in angles[np.argsort(values)[:3]]:
+    for angle in angles[np.argsort(values)[-3:]]:
         bounds = (max(angle - step, step * 1e-3), min(angle + step, np.pi / 2 - step * 1e-3))
-        found = minimize_scalar(minus_probability, bounds=bounds, method="bounded", options={"xatol": 1e-10})
-        best = min(best, float(found.fun))
-    return float(min(1.0, -best))
+        found = minimize_scalar(minus_probability, bounds=bounds, method="bounded", options={"xatol": 1e-3 * step})
+        best = max(best, -float(found.fun))
+    return float(min(1.0, best))
+
+
+@lru_cache(maxsize=1)
+def _binomial_grid(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Angles asin(sqrt p), (G,), Binomial(t; n, p), (G, n+1), and log choose(n, t), (n+1,).
+
+    In the angle a binomial is 1/(2 sqrt n) wide everywhere; there are four nodes in this width.
+    """
+    from scipy.special import gammaln
+
+    t = np.arange(n + 1)
+    log_choose = gammaln(n + 1) - gammaln(t + 1) - gammaln(n - t + 1)
+    angles = np.linspace(0, np.pi / 2, int(4 * np.pi * sqrt(n)) + 8)[1:-1]
+    return angles, _binomial(angles, log_choose), log_choose
+
+
+def _binomial(angles: NDArray[np.float64], log_choose: NDArray[np.float64]) -> NDArray[np.float64]:
+    n = log_choose.size - 1
+    t = np.arange(n + 1)
+    p = np.sin(angles)[:, None] ** 2
+    return np.asarray(np.exp(log_choose + t * np.log(p) + (n - t) * np.log1p(-p)))
 
 
 def _count_tables(table: NDArray[np.int64]) -> float:
