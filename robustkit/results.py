@@ -53,6 +53,17 @@ def conform(results: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+ROW_LIMIT = 2_000_000
+"""Rows above which a run keeps counts, and its flips in a ledger of their own."""
+COUNTED = ("run", "model", "noise", "slice", "group", "label", "unit", "level", "clean", "noisy", "tied")
+
+
+def condense(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with one row per (model, noise, slice, level, clean, noisy): `count` says how many images."""
+    counted = results.groupby(list(COUNTED), as_index=False, observed=True, dropna=False)["count"].sum()
+    return conform(counted.assign(realization=-1, margin=float("nan")))
+
+
 def write(results: pd.DataFrame, path: Path) -> None:
     """Write the table as parquet, whole or not at all."""
     from robustkit.files import atomic_path

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robustkit import audit, cases, engine, files, outputs, registry, rundir
+from robustkit import audit, cases, engine, files, outputs, registry, results, rundir, uncertainty
 from robustkit.centre import centre_facts
 from robustkit.errors import RobustkitError, UsageError
 from robustkit.models import ModelRef, refer
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 DEFAULT_MAS = (12.5, 25.0, 37.5, 50.0, 75.0, 100.0, 150.0, 175.0, 200.0, 225.0, 325.0, 400.0, 500.0)
 DEFAULT_N = 1000
 SD_MAP_PIXELS = 256
+COUNTS_ONLY = "more than {:,} rows: results.parquet keeps counts, ledger.parquet every image whose answer changed"
 Progress = Callable[[int, int], None]
 
 
@@ -41,6 +42,16 @@ class Task:
     choice: cases.NoiseChoice
     model: ModelRef
     ranges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The shards of a run as tables: all rows (or counts), every flip as a row of its own, the case records."""
+
+    table: pd.DataFrame
+    ledger: pd.DataFrame
+    told: list[dict[str, Any]]
+    counts_only: bool
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,7 @@ def audit_model(
     at: float | None = None,
     only_class: str | None = None,
     until_decided: bool = False,
+    total: bool = False,
     spec: Mapping[str, Any] | None = None,
     batch: int = 16,
     jobs: int | None = None,
@@ -86,7 +98,8 @@ def audit_model(
     Parameters mirror `robustkit audit` (`settings` is `--set`, `only_class` is `--class`, `spec` the input-spec
     flags); `model` may also be a classifier object. `progress(done, total)` is told of finished shards. With
     `until_decided` the run grows until the gate is decided, `n` being the most it may draw; its bounds then allow
-    for the looking (a confidence sequence).
+    for the looking (a confidence sequence). With `total` the noise is refitted without each scan in turn, and every SAR
+    has a second interval that holds the fit and the clean image too (`robustkit.uncertainty`).
 
     Returns
     -------
@@ -112,6 +125,8 @@ def audit_model(
     classes = tuple(reference.load().classes)
     profiles = [profile] if isinstance(profile, str) else list(profile or [])
     sources = cases.gather(images, repeats, profiles, clean)
+    if total:
+        uncertainty.check(sources, choice)
     plan = make_plan(reference, choice, sources, chosen, n, seed, batch)
     path = Path(out) if out else fresh_path(f"{reference.name}-{noise}", plan)
     started = time.monotonic()
@@ -121,18 +136,26 @@ def audit_model(
         work_map = engine.choose(jobs, dask)
         for drawn in looks(n) if until_decided else [n]:
             work_off(directory, sources, choice, reference, drawn, work_map, progress)
-            table, told = gather_results(directory, drawn, classes)
-            summary = outputs.summarise(table, told, {**plan, "n": drawn}, classes, confidence, gate)
+            found = gather_results(directory, drawn, classes)
+            summary = outputs.summarise(found.table, found.told, {**plan, "n": drawn}, classes, confidence, gate)
             if until_decided and summary["gate"]["verdict"] != "inconclusive":
                 break
-        outputs.write_results(directory, table, summary, told)
-        outputs.write_gallery(directory, sources, choice, reference, table, gallery)
+        if total:
+            told = found.told
+            refits = uncertainty.jackknife(directory, sources, choice, reference, told, drawn, work_map)
+            summary = outputs.summarise(found.table, told, {**plan, "n": drawn}, classes, confidence, gate, refits)
+            summary |= uncertainty.stated(summary, told, sources, drawn)
+        if found.counts_only:
+            summary["warnings"].append(COUNTS_ONLY.format(results.ROW_LIMIT))
+            results.write(found.ledger, path / "ledger.parquet")
+        outputs.write_results(directory, found.table, summary, found.told)
+        outputs.write_gallery(directory, sources, choice, reference, found.ledger, gallery)
         elapsed = time.monotonic() - started
         files.write_json(path / "run.json", outputs.provenance(directory, command, elapsed))
         outputs.finish(directory)
     from robustkit.summary import exit_code
 
-    return Outcome(summary, table, path, exit_code(summary))
+    return Outcome(summary, found.table, path, exit_code(summary))
 
 
 def check_levels(levels: Iterable[float], n: int, seed: int, batch: int) -> list[float]:
@@ -264,21 +287,23 @@ def _small_sd(case: audit.Case, levels: Sequence[float]) -> Any:
 
 
 def gather_results(
-    directory: rundir.RunDir, n: int, classes: Sequence[str]
-) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Return the table and the case records of a finished run."""
+    directory: rundir.RunDir, n: int, classes: Sequence[str], row_limit: int = results.ROW_LIMIT
+) -> Gathered:
+    """Return what the shards of a finished run hold; memory is bounded by `row_limit` rows and the flips."""
     import pandas as pd
 
     plan = directory.plan
     told = [rundir.read_case(directory.case_path(case)) for case in plan["cases"]]
     floor = audit.tie_limit(audit.merge_null_audits(record["null"] for record in told))
-    frames = []
+    counts_only = len(told) * len(plan["levels"]) * n > row_limit
+    frames, flips = [], []
     for case, record in zip(plan["cases"], told, strict=True):
         parts = [rundir.read_scores(directory.shard_path(case, *part)) for part in rundir.ranges(n)]
-        frames.append(_rows(directory, case, record, parts, classes, floor))
-    from robustkit.results import conform
-
-    return conform(pd.concat(frames, ignore_index=True)), told
+        rows = _rows(directory, case, record, parts, classes, floor)
+        flips.append(rows[results.flipped(rows)])
+        frames.append(results.condense(rows) if counts_only else rows)
+    table, ledger = (results.conform(pd.concat(part, ignore_index=True)) for part in (frames, flips))
+    return Gathered(table, ledger, told, counts_only)
 
 
 def _rows(

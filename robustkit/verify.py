@@ -83,7 +83,8 @@ def _check_rows(
     if differences:
         raise DataError(f"these are not the inputs of the run in {path}: {'; '.join(differences)}")
     by_id = {source.slice.id: source for source in sources}
-    rows = _some_rows(results.read(path / "results.parquet"), sample, seed)
+    ledger = path / "ledger.parquet"
+    rows = _some_rows(results.read(ledger if ledger.exists() else path / "results.parquet"), sample, seed)
     wrong = 0
     for name in sorted(set(rows["slice"])):
         case = cases.prepare(by_id[name], choice)

@@ -238,3 +238,24 @@ def test_help_starts_without_heavy_modules():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_run_above_the_row_limit_keeps_counts_and_every_flip(bench, tmp_path, monkeypatch):
+    import pandas as pd
+
+    from robustkit import results, run
+    from robustkit.results import flipped
+
+    assert audit(bench, "--mas", "25,100", "-n", 150, "--out", tmp_path / "rows").returncode == 0
+    monkeypatch.setattr(run.gather_results, "__defaults__", (100,))
+    assert audit(bench, "--mas", "25,100", "-n", 150, "--out", tmp_path / "counts").returncode == 0
+    rows = results.read(tmp_path / "rows" / "results.parquet")
+    counts = results.read(tmp_path / "counts" / "results.parquet")
+    ledger = results.read(tmp_path / "counts" / "ledger.parquet")
+    pd.testing.assert_frame_equal(results.condense(rows), counts)
+    pd.testing.assert_frame_equal(rows[flipped(rows)].reset_index(drop=True), ledger)
+    told = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("rows", "counts")]
+    assert told[0]["sar"] == told[1]["sar"]
+    assert told[0]["cmr"] == told[1]["cmr"]
+    done = robustkit("verify", tmp_path / "counts", bench / "model.onnx", "--images", bench / "image.npz")
+    assert done.returncode == 0, done.stdout
