@@ -37,7 +37,7 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "mas": (lambda text: [float(part) for part in text.split(",")], "levels, as 25 or 12.5,25,50"),
     "n": (int, "realizations a slice and level (default 1000)"),
     "seed": (int, "same seed, same flips (default 0)"),
-    "max-sar": (str, "limit of the successful attack rate, as 2% or 0.02"),
+    "max-sar": (str, "limit of the successful attack rate, as 2%% or 0.02"),
     "out": (str, "folder that keeps the run directories (default: pytest's temporary folder)"),
 }
 
@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("robustkit", "robustness of image classifiers against noise")
     for name, (_, text) in OPTIONS.items():
         group.addoption(f"--robustkit-{name}", default=None, help=text)
-        parser.addini(f"robustkit_{name.replace('-', '_')}", text, default=None)
+        parser.addini(f"robustkit_{name.replace('-', '_')}", text.replace("%%", "%"), default=None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -115,7 +115,7 @@ def _configured(config: pytest.Config) -> dict[str, Any]:
         try:
             found[name.replace("-", "_")] = read(text)
         except ValueError:
-            raise pytest.UsageError(f"{flag} wants {OPTIONS[name][1]}; got {text!r}") from None
+            pytest.fail(f"{flag} wants {OPTIONS[name][1]}; got {text!r}", pytrace=False)
     return found
 
 
