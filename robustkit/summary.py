@@ -145,7 +145,8 @@ def _sar_records(
         for row in found:
             mine = refits[(refits["class"] == row["class"]) & (refits["level"] == row["level"])]
             if len(mine) >= 2:
-                ends = stats.total_interval(row["k"], row["n"], mine[["k", "n"]].to_numpy(), confidence)
+                counts, least = mine[["k", "n"]].to_numpy(), float(mine.get("least_spread", mine["n"] * 0).max())
+                ends = stats.total_interval(row["k"], row["n"], counts, confidence, least_spread=least)
                 row["total_low"], row["total_high"] = ends
     return found
 

@@ -168,6 +168,14 @@ def test_total_interval_holds_the_exact_one(kn, refits):
     assert exact.high <= total.high
 
 
+def test_total_interval_keeps_a_least_spread():
+    # with endless realizations only the spread is left: Phi(z -+ t(19) 0.2)
+    n, rate = 10**9, 0.02
+    found = total_interval(int(n * rate), n, [(int(n * rate), n)] * 20, least_spread=0.2)
+    z, reach = scipy_stats.norm.ppf(rate), scipy_stats.t.ppf(0.975, 19) * 0.2
+    assert found == pytest.approx((scipy_stats.norm.cdf(z - reach), scipy_stats.norm.cdf(z + reach)), rel=1e-3)
+
+
 def test_total_interval_needs_two_refits():
     with pytest.raises(ValueError, match="K >= 2"):
         total_interval(1, 10, [(1, 10)])

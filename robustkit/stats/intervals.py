@@ -95,7 +95,9 @@ def newcombe(k1: ArrayLike, n1: ArrayLike, k2: ArrayLike, n2: ArrayLike, confide
     return Interval(low, high)
 
 
-def total_interval(k: int, n: int, refits: ArrayLike, confidence: float = 0.95) -> Interval:
+def total_interval(
+    k: int, n: int, refits: ArrayLike, confidence: float = 0.95, *, least_spread: float = 0.0
+) -> Interval:
     """Interval of a rate that carries the uncertainty of noise fit and clean image beside the binomial one.
 
     Parameters
@@ -105,6 +107,9 @@ def total_interval(k: int, n: int, refits: ArrayLike, confidence: float = 0.95) 
     without one
         scan), all with the same white fields.
     confidence : two-sided.
+    least_spread : standard deviation on the probit scale below which the jackknife is not believed. Flips too rare to
+        show a spread still have that of a clean image averaged over K scans: sqrt(m / (K m_c)), m the level simulated
+        and m_c that of the scans averaged.
 
     Returns
     -------
@@ -125,7 +130,7 @@ def total_interval(k: int, n: int, refits: ArrayLike, confidence: float = 0.95) 
     scans = counts.shape[0]
     replicates = ndtri((counts[:, 0] + 0.5) / (counts[:, 1] + 1))
     spread = np.sqrt((scans - 1) / scans * np.sum((replicates - replicates.mean()) ** 2))
-    reach = stdtrit(scans - 1, 0.5 + confidence / 2) * spread
+    reach = stdtrit(scans - 1, 0.5 + confidence / 2) * max(float(spread), least_spread)
     exact = clopper_pearson(k, n, confidence)
     centre = ndtri((k + 0.5) / (n + 1))
     low = ndtr(centre - np.hypot(centre - ndtri(exact.low), reach))
