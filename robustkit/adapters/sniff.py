@@ -119,13 +119,22 @@ def _instead(path: Path, head: bytes) -> str:
     return f"{what}: its content is of no format known here; export it again"
 
 
-def json_member(path: Path, member: str, limit: int = 2**26) -> object:
-    """Return one JSON member of a zip archive; ModelError when it is absent, larger than `limit`, or no JSON."""
+def read_member(path: Path, name: str, limit: int = 2**26) -> bytes:
+    """Return one member of a zip archive; ModelError when it is absent, damaged, or larger than `limit` bytes."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(member).file_size > limit:
-                raise ModelError(f"{member} in {path.name} is larger than any model's description; export it again")
-            found: object = json.loads(archive.read(member))
-            return found
-    except (KeyError, ValueError, RecursionError, zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError):
-        raise ModelError(f"{member} in {path.name} is missing or damaged; export the model again") from None
+        with zipfile.ZipFile(path) as archive, archive.open(name) as stream:
+            content = stream.read(limit + 1)
+    except Exception:  # zipfile and its decompressors raise a dozen kinds for damaged archives
+        raise ModelError(f"{name} in {path.name} is missing or damaged; export the model again") from None
+    if len(content) > limit:
+        raise ModelError(f"{name} in {path.name} is larger than any model's description; export it again")
+    return content
+
+
+def json_member(path: Path, name: str) -> object:
+    """Return one JSON member of a zip archive; ModelError when it is absent, damaged, or no JSON."""
+    try:
+        found: object = json.loads(read_member(path, name))
+    except (ValueError, RecursionError):
+        raise ModelError(f"{name} in {path.name} is damaged; export the model again") from None
+    return found

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,19 +62,10 @@ def check_script(path: Path) -> None:
     for name in sniff.zip_members(path):
         if "/code/" not in name or not name.endswith(".py"):
             continue
-        code = read_member(path, name).decode("utf-8", errors="replace")
+        code = sniff.read_member(path, name).decode("utf-8", errors="replace")
         found = SCRIPT_DENIED.search(code) or SCRIPT_HIDDEN.search(code)
         if found:
             raise ModelError(f"{path.name} has code that mentions {found[0]!r:.40}, which is no tensor operator{CURE}")
-
-
-def read_member(path: Path, name: str) -> bytes:
-    """Return one member of a zip archive; ModelError when it is damaged."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(name)
-    except (zipfile.BadZipFile, KeyError, OSError, ValueError, NotImplementedError, RuntimeError):
-        raise ModelError(f"{path.name} is damaged; copy or export it again") from None
 
 
 def _check_payloads(path: Path, member: str) -> None:
@@ -94,7 +84,7 @@ def _check_pickle(path: Path, member: str, inner: str) -> None:
     """Accept example inputs only as torch's restricted unpickler does: its caller would fall back to an open one."""
     import torch
 
-    content = read_member(path, member)
+    content = sniff.read_member(path, member)
     if not content:
         return
     try:

@@ -17,7 +17,7 @@ IMAGES = RNG.uniform(-1000, 1500, (2, 48, 64)).astype(np.float32)
 
 
 def disc(shape: tuple[int, int], pixel_mm: tuple[float, float], radius_mm: float) -> np.ndarray:
-    """A disc of 0 HU in air about the image centre, each pixel the mean of 8 x 8 subpixels."""
+    """Make a disc of 0 HU in air about the image centre, each pixel the mean of 8 x 8 subpixels."""
     rows, columns = ((np.arange(8 * n) + 0.5) / 8 - n / 2 for n in shape)
     inside = np.hypot(rows[:, None] * pixel_mm[0], columns[None, :] * pixel_mm[1]) < radius_mm
     return (downscale_local_mean(inside.astype(float), (8, 8)) * 1000 - 1000)[None].astype(np.float32)

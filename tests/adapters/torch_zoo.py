@@ -1,4 +1,4 @@
-"""Torch networks that tests name with `--arch torch_zoo:...` and write in every form."""
+"""Torch networks that tests name with `--arch adapters.torch_zoo:...` and write in every form."""
 
 from __future__ import annotations
 
