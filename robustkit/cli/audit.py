@@ -32,6 +32,9 @@ def audit(
     until_decided: Annotated[
         bool, typer.Option("--until-decided", help="Draw until the gate is decided, at most -n.")
     ] = False,
+    total: Annotated[
+        bool, typer.Option("--total", help="Add intervals that hold noise fit and clean image too (refits, slower).")
+    ] = False,
     set_: opt.SetOption = None,
     input_spec: opt.SpecFileOption = None,
     window: opt.WindowOption = None,
@@ -92,6 +95,7 @@ def audit(
             at=at,
             only_class=only_class,
             until_decided=until_decided,
+            total=total,
             spec=spec,
             batch=batch,
             jobs=jobs,
