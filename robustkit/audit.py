@@ -121,7 +121,8 @@ def score_realizations(
 
 def predict_clean(model: Classifier, case_slice: Slice, clean: Image, batch: int) -> NDArray[np.float32]:
     """Return probabilities (C,) of one clean image, scored through the same path as its noisy copies."""
-    return score(model, clean[None], case_slice.pixel_mm, batch)[0]
+    probabilities: NDArray[np.float32] = score(model, clean[None], case_slice.pixel_mm, batch)[0]
+    return probabilities
 
 
 def null_audit(model: Classifier, case_slice: Slice, clean: Image, batch: int) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def sample_profile(profile_path: Path, out: Path, *, n: int, mas: float | None, 
         from robustkit.scans import save_repeats
 
         told = "noise alone, sampled from a profile"
-        save_repeats(str(out), [RepeatScans(profile.id, fields, profile.pixel_mm, level, source=told)])
+        out = save_repeats(out, [RepeatScans(profile.id, fields, profile.pixel_mm, level, source=told)])
     return f"{n} realizations of {profile.shape[0]} x {profile.shape[1]} px at {level:g} {model.unit} in {out}"
 
 

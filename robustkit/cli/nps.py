@@ -12,6 +12,7 @@ from robustkit.cli import show
 
 app = typer.Typer(name="nps", help="Local noise power spectra.", no_args_is_help=True, rich_markup_mode=None)
 
+EXIT_CODES = {"within": 0, "drifted": 1, "holds": 0, "fails": 1, "inconclusive": 3}
 ProfileArgument = Annotated[Path, typer.Argument(help="A profile saved by `nps estimate`.")]
 
 
@@ -77,12 +78,12 @@ def compare(
     new: ProfileArgument,
     json_: opt.JsonOption = False,
 ) -> None:
-    """Test whether NEW is the noise of OLD: exit 0 within tolerance, 1 drifted, 3 cannot tell."""
+    """Test whether NEW is the noise of OLD: exit 0 within tolerance, 1 drifted, 3 inconclusive."""
     from robustkit import noise
 
     verdict = noise.compare_profiles(noise.load_profile(old), noise.load_profile(new))
-    show.print_verdict(verdict.as_dict(), json_)
-    raise typer.Exit(verdict.exit_code)
+    show.print_verdict(verdict, json_)
+    raise typer.Exit(EXIT_CODES[verdict.verdict])
 
 
 @app.command("check-dose")
@@ -90,10 +91,10 @@ def check_dose(
     repeats: Annotated[list[str], typer.Argument(help="Repeat scans at two or more mAs.")],
     json_: opt.JsonOption = False,
 ) -> None:
-    """Test whether noise follows the dose law: exit 0 it holds, 1 it fails."""
+    """Test whether noise follows the dose law: exit 0 it holds, 1 it fails, 3 inconclusive."""
     from robustkit import noise
     from robustkit.cases import find_repeats
 
     verdict = noise.check_dose([group for path in repeats for group in find_repeats(path)])
-    show.print_verdict(verdict.as_dict(), json_)
-    raise typer.Exit(verdict.exit_code)
+    show.print_verdict(verdict, json_)
+    raise typer.Exit(EXIT_CODES[verdict.verdict])

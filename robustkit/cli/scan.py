@@ -26,9 +26,9 @@ def scan(
 
     scanner = VirtualScanner(kernel=kernel)
     made = [scanner.repeats(item, mas, k, seed=seed, stream="scan") for item in find_images(image)]
-    save_repeats(out, made)
+    written = save_repeats(out, made)
     told = [{"slice": r.id, "label": r.label, "mas": r.mas, "k": len(r.pixels), "kernel": r.kernel} for r in made]
     if json_:
-        show.print_json({"out": out, "repeats": told})
+        show.print_json({"out": str(written), "repeats": told})
     else:
-        print(f"{len(made)} slices x {k} scans at {mas:g} mAs, kernel {kernel}, in {out}")
+        print(f"{len(made)} slices x {k} scans at {mas:g} mAs, kernel {kernel}, in {written}")

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,15 +91,18 @@ def print_fit_report(report: Mapping[str, Any], path: Path) -> None:
         print(f"  warning: {warning}")
 
 
-def print_verdict(found: Mapping[str, Any], as_json: bool) -> None:
-    """Print a verdict with its sentence and the evidence behind it."""
+def print_verdict(found: Any, as_json: bool) -> None:
+    """Print a verdict (a mapping or a dataclass) with its reason and the evidence behind it."""
+    from robustkit.plain import plain
+
+    told = plain(asdict(found) if is_dataclass(found) and not isinstance(found, type) else found)
     if as_json:
-        print_json(found)
+        print_json(told)
         return
-    print(f"{found['verdict']}: {found.get('sentence', '')}")
-    for row in found.get("evidence", []):
+    print(f"{told['verdict']}: {told.get('reason') or told.get('sentence', '')}")
+    for row in told.get("evidence") or told.get("changes") or []:
         print("  " + ", ".join(f"{name} {_short(value)}" for name, value in row.items()))
-    for warning in found.get("warnings", []):
+    for warning in told.get("warnings", []):
         print(f"  warning: {warning}")
 
 
