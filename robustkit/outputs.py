@@ -10,17 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robustkit import audit, cases, files, registry, rundir
+from robustkit import audit, files, registry, rundir
 from robustkit.centre import centre_warnings
-from robustkit.models import ModelRef, hash_file
-from robustkit.seeding import draws
-from robustkit.types import Image
+from robustkit.models import hash_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
-GALLERY = 6
-"""Flips at most that a report shows."""
 UNANCHORED = "the simulated noise of {} slices is tied to no noise measured in them, so no dose can be claimed"
 HASHED = (".parquet", ".json", ".npz", ".xml")
 
@@ -79,54 +75,6 @@ def write_results(
     with files.atomic_path(path / "noise.npz") as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **maps)
     junit.write(summary, path / "junit.xml")
-
-
-def write_gallery(
-    directory: rundir.RunDir,
-    sources: Sequence[cases.Source],
-    choice: cases.NoiseChoice,
-    model: ModelRef,
-    flips: pd.DataFrame,
-    shown: bool,
-) -> None:
-    """Re-create flips to look at: the first at the highest level of each class; real images only when `shown`."""
-    flips = flips.sort_values(["level", "realization"], ascending=[False, True])
-    by_id = {source.slice.id: source for source in sources}
-    records: list[dict[str, Any]] = []
-    arrays: dict[str, Any] = {}
-    for row in rows_of(flips.drop_duplicates("slice").head(GALLERY)):
-        source = by_id[row["slice"]]
-        if not (shown or source.slice.synthetic):
-            continue
-        i = len(records)
-        record, clean, noisy = recreate(directory.plan, cases.prepare(source, choice), model, row)
-        arrays[f"clean_{i}"], arrays[f"noisy_{i}"] = clean.astype(np.float16), noisy.astype(np.float16)
-        records.append(record)
-    files.write_json(directory.path / "gallery.json", records)
-    with files.atomic_path(directory.path / "gallery.npz") as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
-
-
-def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table as dicts with text keys."""
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
-
-
-def recreate(
-    plan: Mapping[str, Any], case: audit.Case, model: ModelRef, row: Mapping[str, Any]
-) -> tuple[dict[str, Any], Image, Image]:
-    """Rebuild the image of one row: (record with probabilities and `answer`, clean (H, W), noisy (H, W))."""
-    classifier = model.load()
-    draw = draws(plan["seed"], "audit", row["slice"], [row["realization"]])
-    noisy = audit.perturb(case, [row["level"]], draw)[0, 0]
-    before, after = (audit.predict_clean(classifier, case.slice, image, plan["batch"]) for image in (case.clean, noisy))
-    record = {
-        **{name: row[name] for name in ("slice", "label", "clean", "noisy", "level", "unit", "realization")},
-        "answer": classifier.classes[int(after.argmax())],
-        "probabilities_clean": {c: float(p) for c, p in zip(classifier.classes, before, strict=True)},
-        "probabilities_noisy": {c: float(p) for c, p in zip(classifier.classes, after, strict=True)},
-    }
-    return record, case.clean, noisy
 
 
 def provenance(directory: rundir.RunDir, command: Sequence[str], seconds: float | None = None) -> dict[str, Any]:

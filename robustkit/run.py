@@ -19,6 +19,8 @@ import numpy as np
 from robustkit import audit, cases, engine, files, outputs, registry, results, rundir, uncertainty
 from robustkit.centre import centre_facts
 from robustkit.errors import RobustkitError, UsageError
+from robustkit.gallery import keep_noisy as write_noisy_images
+from robustkit.gallery import write_gallery
 from robustkit.models import ModelRef, refer
 from robustkit.types import Classifier
 
@@ -90,6 +92,7 @@ def audit_model(
     out: str | Path | None = None,
     resume: bool = False,
     gallery: bool = False,
+    keep_noisy: int = 0,
     command: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Outcome:
@@ -149,7 +152,10 @@ def audit_model(
             summary["warnings"].append(COUNTS_ONLY.format(results.ROW_LIMIT))
             results.write(found.ledger, path / "ledger.parquet")
         outputs.write_results(directory, found.table, summary, found.told)
-        outputs.write_gallery(directory, sources, choice, reference, found.ledger, gallery)
+        flips = (plan, sources, choice, reference, found.ledger)
+        write_gallery(path, *flips, patients=gallery)
+        if keep_noisy:
+            write_noisy_images(path / "noisy", *flips, keep_noisy)
         elapsed = time.monotonic() - started
         files.write_json(path / "run.json", outputs.provenance(directory, command, elapsed))
         outputs.finish(directory)

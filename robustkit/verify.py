@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robustkit import cases, outputs, results, run, rundir
+from robustkit import cases, results, run, rundir
 from robustkit.errors import DataError
+from robustkit.gallery import recreate, rows_of
 from robustkit.models import ModelRef, hash_file, refer
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ def _check_rows(
     wrong = 0
     for name in sorted(set(rows["slice"])):
         case = cases.prepare(by_id[name], choice)
-        for row in outputs.rows_of(rows[rows["slice"] == name]):
-            record, _, _ = outputs.recreate(plan, case, model, row)
+        for row in rows_of(rows[rows["slice"] == name]):
+            record, _ = recreate(plan, case, model, row)
             wrong += record["answer"] != row["noisy"]
     return {"check": f"{len(rows)} rows rebuilt and scored again", "ok": wrong == 0, "wrong": wrong}
 

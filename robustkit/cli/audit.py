@@ -53,6 +53,9 @@ def audit(
     dask: Annotated[str | None, typer.Option("--dask", help="Dask scheduler address, or local:N.")] = None,
     out: Annotated[str | None, typer.Option("--out", help="Run directory to write.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Finish the run in --out.")] = False,
+    keep_noisy: Annotated[
+        int, typer.Option("--keep-noisy", help="Write up to N images whose answer changed as DICOM.")
+    ] = 0,
     gallery: Annotated[bool, typer.Option("--gallery", help="Show flips of real images in the report.")] = False,
     quiet: opt.QuietOption = False,
     json_: opt.JsonOption = False,
@@ -103,6 +106,7 @@ def audit(
             out=out,
             resume=resume,
             gallery=gallery,
+            keep_noisy=keep_noisy,
             command=opt.command_line(sys.argv),
             progress=progress,
         )

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from robustkit import registry
-from robustkit.cli import audit, nps, plugins, report, runs, scan
+from robustkit.cli import audit, commission, nps, plugins, report, runs, scan
 from robustkit.errors import RobustkitError
 
 INTERRUPTED = 130
@@ -27,6 +27,7 @@ app.command("compare")(runs.compare)
 app.command("plan")(runs.plan)
 app.command("verify")(runs.verify)
 app.command("report")(report.report)
+app.command("commission")(commission.commission)
 app.command("scan")(scan.scan)
 app.add_typer(nps.app, name="nps")
 app.add_typer(plugins.app, name="plugins")

@@ -147,7 +147,7 @@ def merged_levels(mas: str | None, other: str | None) -> list[float] | None:
     return levels(mas) if mas else levels(other, "--levels")
 
 
-PRIVATE = ("--images", "--repeats", "--profile", "--clean", "--out", "--input-spec")
+PRIVATE = ("--images", "--repeats", "--hold-out", "--baseline", "--profile", "--clean", "--out", "--input-spec")
 """Options whose value may be a path, and a path may name a patient."""
 
 

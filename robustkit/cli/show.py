@@ -171,3 +171,25 @@ def _z_table(paper: Mapping[str, Any], classes: Sequence[str], unit: str) -> Any
 
 def _z_cell(z: float | None, footnoted: bool) -> str:
     return "-" if z is None else "0*" if footnoted else f"{z:.4f}"
+
+
+def print_lock(lock: Mapping[str, Any], folder: Path) -> None:
+    """Print that a prediction is locked, and the hash to write down before any held-out scan is opened."""
+    levels = ", ".join(f"{level:g}" for level in lock["asked"]["levels"])
+    print(f"SAR predicted at {levels} mAs and locked; write this down before the held-out scans are opened:")
+    print(f"  {(folder / 'lock.sha256').read_text(encoding='utf-8').strip()}")
+
+
+def print_commissioned(record: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+    """Print what a step of commissioning found: a lock, a baseline or a constancy check."""
+    if as_json:
+        print_json(record)
+        return
+    if "verdict" not in record:
+        print(f"next: robustkit commission MODEL --hold-out SCANS --out {folder}")
+        return
+    print(record["sentence"])
+    for row in record["rows"]:
+        print(f"  {row['class']} at {row['level']:g} mAs: {row['verdict']}")
+    page = "baseline.html" if "lock" in record else "constancy.html"
+    print(f"report: {folder / page}")
