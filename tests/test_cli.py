@@ -259,3 +259,23 @@ def test_a_run_above_the_row_limit_keeps_counts_and_every_flip(bench, tmp_path, 
     assert told[0]["cmr"] == told[1]["cmr"]
     done = robustkit("verify", tmp_path / "counts", bench / "model.onnx", "--images", bench / "image.npz")
     assert done.returncode == 0, done.stdout
+
+
+def test_kept_flips_read_back_and_flip_again(bench, tmp_path):
+    from robustkit.run import audit_model
+
+    done = audit(bench, "--mas", "100", "-n", 100, "--keep-noisy", "2", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    kept = sorted((tmp_path / "run" / "noisy").iterdir())
+    assert len(kept) == 2
+    # noise of sigma 0 leaves the kept image as it is: its clean answer is the flipped one
+    outcome = audit_model(
+        str(bench / "model.onnx"),
+        images=str(tmp_path / "run" / "noisy"),
+        noise="white",
+        settings={"sigma": 0, "reference_mas": 100},
+        levels=[100.0],
+        n=1,
+        out=tmp_path / "again",
+    )
+    assert set(outcome.table["clean"]) == {"low"}
