@@ -125,6 +125,24 @@ def settle_answer(
     return replace(spec, classes=classes, kind=kind)
 
 
+def pick(scores: Any, output: str | None, name: str) -> Any:
+    """Return the one tensor, or of several the one named by key or index."""
+    if not isinstance(scores, list | tuple | Mapping):
+        return scores
+    named = dict(scores) if isinstance(scores, Mapping) else {str(i): value for i, value in enumerate(scores)}
+    if output is None and len(named) > 1:
+        raise UsageError(f"{name} has {len(named)} outputs; say which with --output NAME: {', '.join(named)}")
+    if output is not None and output not in named:
+        raise UsageError(f"{name} has no output {output!r}; there is: {', '.join(named)}")
+    return named[output] if output is not None else next(iter(named.values()))
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]:.200}" if lines else type(error).__name__
+
+
 def in_pieces(run: Forward, fixed: int | None) -> Forward:
     """Return `run` for any number of inputs, where the model takes exactly `fixed` (None: any) at a time."""
     if fixed is None:

@@ -6,15 +6,24 @@ import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robustkit.adapters import sniff, wire
-from robustkit.adapters.classifier import FileClassifier, Forward, hash_files, in_pieces, settle_answer
-from robustkit.adapters.spec import METADATA_KEY, FileFacts, gather, settle
+from robustkit.adapters.classifier import (
+    FileClassifier,
+    Forward,
+    hash_files,
+    in_pieces,
+    probabilities,
+    probe_input,
+    settle_answer,
+)
+from robustkit.adapters.spec import METADATA_KEY, FileFacts, InputSpec, gather, settle
 from robustkit.errors import ModelError, UsageError
 
 INPUT_TYPES = {
@@ -23,6 +32,8 @@ INPUT_TYPES = {
     "tensor(double)": "float64",
     "tensor(uint8)": "uint8",
 }
+PARITY = 1e-5
+"""Largest difference in probability between a model and its export."""
 PASSES_ON = ("Identity", "Cast", "Reshape", "Flatten", "Squeeze")
 
 
@@ -62,6 +73,39 @@ def load(path: Path, flags: Mapping[str, Any]) -> FileClassifier:
     forward = _forward(session, path.name, entry.name, output, batch)
     spec = settle_answer(forward, settle(told, facts, path.name), told, path.name, last_operator(content, output))
     return FileClassifier(path, dict(flags), spec, source, forward)
+
+
+class Exportable(Protocol):
+    """A classifier that an ONNX file is held against: its settled spec, its raw output, its name."""
+
+    @property
+    def spec(self) -> InputSpec: ...  # noqa: D102
+    @property
+    def forward(self) -> Forward: ...  # noqa: D102
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+
+def write_checked(path: Path, content: bytes, model: Exportable) -> Path:
+    """Write an exported ONNX file with the model's spec in its metadata, whole or not at all.
+
+    Raises
+    ------
+    ModelError
+        onnxruntime's probabilities on plain images differ from the model's own by 1e-5 or more; nothing is written.
+    """
+    from robustkit.files import atomic_path
+
+    inputs = probe_input(model.spec)
+    toml = replace(model.spec, output=None).to_toml()
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(wire.with_metadata(content, METADATA_KEY, toml))
+        exported = load(temporary, {})
+        theirs = probabilities(exported.forward(inputs), exported.spec, path.name)
+        gap = float(np.abs(theirs - probabilities(model.forward(inputs), model.spec, model.name)).max())
+        if not gap < PARITY:
+            raise ModelError(f"{path.name} differs from {model.name} by {gap:.2g} in probability; it is not written")
+    return path
 
 
 def read_content(path: Path) -> wire.OnnxContent:

@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from robustkit.adapters import sniff, vet
 from robustkit.adapters.classifier import (
     Forward,
+    first_line,
     hash_files,
     in_pieces,
+    pick,
     probabilities,
     probe_input,
     reload,
@@ -33,16 +35,13 @@ from robustkit.adapters.preprocess import prepare
 from robustkit.adapters.spec import METADATA_KEY, FileFacts, InputSpec, gather, read_flags, settle
 from robustkit.adapters.torch_export import duplicate, freeze, onnx_bytes, program_module, thaw, write
 from robustkit.adapters.torch_train import (
-    Progress,
-    Schedule,
-    first_line,
     hash_weights,
     need_torch,
     one_thread,
-    pick,
     quiet,
     train,
 )
+from robustkit.adapters.training import Progress, Schedule
 from robustkit.errors import MissingExtraError, ModelError, UsageError
 from robustkit.types import Image, PixelSize, Slice
 
@@ -59,7 +58,6 @@ LAST_OPERATORS = {
     "matmul": "MatMul",
     "mm": "MatMul",
 }
-PARITY = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,19 +150,9 @@ class TorchClassifier:
         ModelError
             onnxruntime's probabilities on plain images differ from Torch's by 1e-5 or more; nothing is written then.
         """
-        from robustkit.adapters import onnx, wire
-        from robustkit.files import atomic_path
+        from robustkit.adapters.onnx import write_checked
 
-        inputs = probe_input(self.spec)
-        content = wire.with_metadata(onnx_bytes(self, inputs), METADATA_KEY, replace(self.spec, output=None).to_toml())
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content)
-            exported = onnx.load(temporary, {})
-            theirs = probabilities(exported.forward(inputs), exported.spec, path.name)
-            gap = float(np.abs(theirs - probabilities(self.forward(inputs), self.spec, self.name)).max())
-            if not gap < PARITY:
-                raise ModelError(f"{path.name} differs from the Torch model by {gap:.2g} in probability; not written")
-        return path
+        return write_checked(path, onnx_bytes(self, probe_input(self.spec)), self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.origin is not None:

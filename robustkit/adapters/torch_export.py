@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustkit.adapters.classifier import probe_input
+from robustkit.adapters.classifier import first_line, pick, probe_input
 from robustkit.adapters.spec import METADATA_KEY
-from robustkit.adapters.torch_train import first_line, need_torch, one_thread, pick, quiet
+from robustkit.adapters.torch_train import need_torch, one_thread, quiet
 from robustkit.errors import MissingExtraError, ModelError
 
 if TYPE_CHECKING:

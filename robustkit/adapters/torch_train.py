@@ -6,43 +6,16 @@ import hashlib
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from robustkit.adapters.preprocess import prepare
+from robustkit.adapters.classifier import pick
 from robustkit.adapters.spec import InputSpec
-from robustkit.errors import DataError, MissingExtraError, ModelError, UsageError
+from robustkit.adapters.training import Progress, Schedule, training_data
+from robustkit.errors import MissingExtraError, ModelError
 from robustkit.types import Slice
-
-Progress = Callable[[int, int, float], None]
-"""Told (epoch, epochs, mean loss) after each epoch."""
-LOSSES = ("cross-entropy", "squared-error")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How to train: passes over the data, Adam's learning rate, images a step, the loss, the seed of order and dropout.
-
-    `loss` is cross-entropy, or squared-error between probabilities and the one-hot label (Peng et al. 2023).
-    """
-
-    seed: int
-    epochs: int = 1
-    lr: float = 1e-4
-    batch: int = 32
-    loss: str = "cross-entropy"
-
-    def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise UsageError(f"unknown loss {self.loss!r}; there is: {', '.join(LOSSES)}")
-        if self.epochs < 0 or self.batch < 1 or not (math.isfinite(self.lr) and self.lr > 0):
-            given = f"{self.epochs}, {self.batch} and {self.lr:g}"
-            raise UsageError(f"training wants epochs >= 0, batch >= 1 and lr > 0; got {given}")
 
 
 def need_torch() -> Any:
@@ -52,21 +25,6 @@ def need_torch() -> Any:
     except ImportError:
         raise MissingExtraError("a Torch model", "torch") from None
     return torch
-
-
-def training_data(data: Sequence[Slice], spec: InputSpec) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return prepared inputs (N, ...) and class indices (N,); DataError for labels that are no class or mixed sizes."""
-    unknown = sum(item.label not in spec.classes for item in data)
-    if not data or unknown:
-        raise DataError(
-            f"training wants slices labelled {', '.join(spec.classes)}; {unknown} of {len(data)} slices have another "
-            "label or none"
-        )
-    labels = np.array([spec.classes.index(str(item.label)) for item in data], dtype=np.int64)
-    stack = [prepare(item.pixels[None], item.pixel_mm, spec) for item in data]
-    if len({item.shape for item in stack}) > 1:
-        raise DataError("training images come in several sizes and the model has none of its own; give --size H,W")
-    return np.concatenate(stack), labels
 
 
 def train(
@@ -129,18 +87,6 @@ def _set_mode(module: Any, *, training: bool) -> None:
         return
 
 
-def pick(scores: Any, output: str | None, name: str) -> Any:
-    """Return the one tensor, or of several the one named by key or index."""
-    if not isinstance(scores, list | tuple | Mapping):
-        return scores
-    named = dict(scores) if isinstance(scores, Mapping) else {str(i): value for i, value in enumerate(scores)}
-    if output is None and len(named) > 1:
-        raise UsageError(f"{name} has {len(named)} outputs; say which with --output NAME: {', '.join(named)}")
-    if output is not None and output not in named:
-        raise UsageError(f"{name} has no output {output!r}; there is: {', '.join(named)}")
-    return named[output] if output is not None else next(iter(named.values()))
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep torch's warnings about its own future, and its exporter's log of packages it does not find, to itself."""
@@ -183,9 +129,3 @@ def hash_weights(module: Any) -> str:
         total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return total.hexdigest()
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error says, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]:.200}" if lines else type(error).__name__
