@@ -122,7 +122,7 @@ def _add_lines_of_many(
 def project_many(
     image: Any, turned: Any, ends: Any, turned_ends: Any, pixel_mm: Any, cosine: Any, sine: Any, det: Any, out: Any
 ) -> None:
-    """`project`, to the bit, for LANES images at once: image (H, W + 3, LANES), `out` (views, detectors, LANES), zeros before.
+    """`project`, to the bit, for LANES images: image (H, W + 3, LANES), `out` (views, detectors, LANES), zeros before.
 
     `ends` hold for all of them together. Views of one call share each group of lines while the cache holds it.
     """
