@@ -162,8 +162,7 @@ def loaded_after(statement):
 
 COSTS = {
     "import robustkit": HEAVY | {"numpy", "scipy", "numba", "pluggy", "typer", "rich"},
-    "import robustkit.pytest_plugin": HEAVY
-    | {"numpy", "scipy", "numba", "typer", "rich", "jinja2"},
+    "import robustkit.pytest_plugin": HEAVY | {"numpy", "scipy", "numba", "typer", "rich", "jinja2"},
     "from robustkit import *": HEAVY | {"scipy", "numba", "typer", "rich"},
     "import robustkit.testing": HEAVY | {"scipy", "numba", "typer"},
     "import robustkit.cli.main": HEAVY | {"scipy", "numba", "jinja2"},
