@@ -1,0 +1,692 @@
+"""Commissioning, as a treatment planning system is commissioned: predict, lock, measure, decide, and check monthly.
+
+Noise is fitted at one dose; SAR is predicted at another; the prediction is written and hashed before any held-out scan
+is opened; the held-out scans are scored; the verdict follows stated tolerances. Monthly, new scans at the fit dose say
+whether noise and SAR are still those of the baseline.
+
+A folder of commissioning holds `predicted/` and `measured/` (run directories), `clean/` (the mean images), `profiles/`,
+`lock.json`, `baseline.json` (each with its SHA-256 beside it), `baseline.html`, and `constancy/`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from robustkit import agreement, cases, files, metrics, replay, results, run, rundir
+from robustkit.dosimetry import water_equivalent_diameter
+from robustkit.errors import DataError, ModelError, UsageError
+from robustkit.gates import EXIT_CODES, parse_rate
+from robustkit.models import hash_file, refer
+from robustkit.plain import plain
+from robustkit.types import Classifier, RepeatScans, slice_id
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robustkit.noise import Profile
+
+SCHEMA = 1
+DEFAULT_MARGIN = 0.05
+SAME_DOSE = 0.03
+"""Relative difference of mAs below which two doses are one."""
+FACTS = {
+    "manufacturer": "scanner manufacturer",
+    "kvp": "kVp",
+    "filter": "filter",
+    "kernel": "kernel",
+    "ir": "iterative reconstruction",
+    "thickness_mm": "slice thickness",
+    "collimation_mm": "collimation",
+    "pitch": "pitch",
+    "fov_mm": "field of view",
+    "matrix": "matrix",
+    "pixel_mm": "pixel size",
+}
+"""What must match between fit, hold-out and monthly scans, and how a message calls it."""
+CONSTANCY_CODES = {"within": 0, "drifted": 1, "cannot tell": 3}
+_CONSTANCY_OF = {"within": "within", "drifted": "drifted", "inconclusive": "cannot tell"}
+_DIFFERENT_OBJECT_HU = 150.0
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Commissioned:
+    """What a step of commissioning found: the record that was written, where it lies, and the exit code."""
+
+    record: Record
+    folder: Path
+    exit_code: int
+
+
+def predict(
+    model: str | Path | Classifier,
+    repeats: str,
+    out: str | Path,
+    *,
+    levels: Sequence[float] | None = None,
+    margin: str | float = DEFAULT_MARGIN,
+    max_sar: str | float | None = None,
+    noise: str = "nps",
+    settings: Mapping[str, Any] | None = None,
+    n: int = run.DEFAULT_N,
+    seed: int = 0,
+    confidence: float = 0.95,
+    total: bool = True,
+    spec: Mapping[str, Any] | None = None,
+    batch: int = 16,
+    command: Sequence[str] = (),
+    progress: run.Progress | None = None,
+) -> Commissioned:
+    """Fit noise to `repeats`, predict SAR at `levels`, and lock the prediction by its hash.
+
+    Parameters are those of `robustkit.run.audit_model`; `margin` is the tolerance on SAR, an absolute difference.
+    `levels` are mAs at which held-out scans will be compared, the usual ones without the fit's own by default.
+
+    Returns
+    -------
+    Commissioned : `.record` is the lock; its hash stands in `lock.sha256`.
+
+    Raises
+    ------
+    UsageError : a level that is the fit's own dose, or `out` in use. DataError, ModelError : as an audit raises them.
+    """
+    folder, tolerance = _new_folder(out), parse_rate(margin)
+    stacks = cases.find_repeats(repeats)
+    chosen = _levels(levels, stacks)
+    outcome = run.audit_model(
+        model,
+        repeats=repeats,
+        noise=noise,
+        settings=settings,
+        levels=chosen,
+        n=n,
+        seed=seed,
+        confidence=confidence,
+        max_sar=max_sar,
+        total=total,
+        spec=spec,
+        batch=batch,
+        out=folder / "predicted",
+        command=command,
+        progress=progress,
+    )
+    _keep_images_and_profiles(folder, repeats, stacks)
+    plan = rundir.read_run(outcome.run_dir)["plan"]
+    asked = {"margin": tolerance, "noise": noise, "settings": dict(settings or {}), "levels": chosen, "n": n}
+    asked |= {"seed": seed, "confidence": confidence, "total": total, "batch": batch}
+    asked |= {"max_sar": None if max_sar is None else parse_rate(max_sar)}
+    lock = {
+        "schema": SCHEMA,
+        "kind": "robustkit lock",
+        "written": _now(),
+        "versions": plan["versions"],
+        "model": plan["model"],
+        "asked": asked,
+        "fit": [acquisition(stack) for stack in stacks],
+        "predicted": outcome.summary["sar"],
+        "gate": outcome.summary["gate"],
+        "warnings": outcome.summary["warnings"],
+        "files": _hashes(folder),
+    }
+    return Commissioned(_seal(folder, "lock", lock), folder, 0)
+
+
+def hold_out(
+    model: str | Path | Classifier,
+    scans: str,
+    out: str | Path,
+    *,
+    spec: Mapping[str, Any] | None = None,
+    command: Sequence[str] = (),
+) -> Commissioned:
+    """Score held-out scans, compare them with the locked prediction in `out`, and write the baseline.
+
+    Returns
+    -------
+    Commissioned : `.record` is baseline.json; exit code 0 pass, 1 fail, 3 inconclusive.
+
+    Raises
+    ------
+    UsageError : no lock in `out`, a baseline already there, or held-out scans at the fit's dose.
+    DataError : a lock or prediction that was changed; scans of another protocol or object; scans used for the fit.
+    ModelError : another model than the prediction's.
+    """
+    folder = Path(out)
+    lock = read_sealed(folder, "lock")
+    if (folder / "baseline.json").exists():
+        raise UsageError(f"{folder} holds a baseline already; commission into another --out")
+    _same_files(folder, lock["files"])
+    _same_model(model, spec, lock["model"])
+    stacks = cases.find_repeats(scans)
+    _check_fresh(stacks, lock["fit"], "held-out")
+    unstated = _check_match(stacks, lock["fit"], folder, "held-out")
+    nearest = _predicted_doses(stacks, lock)
+    shutil.rmtree(folder / "measured", ignore_errors=True)  # of a comparison that was stopped
+    measured = replay.replay_scans(
+        model,
+        scans,
+        clean=str(folder / "clean"),
+        spec=spec,
+        batch=lock["asked"]["batch"],
+        confidence=lock["asked"]["confidence"],
+        out=folder / "measured",
+        command=command,
+    )
+    baseline = judge(lock, results.read(folder / "predicted" / "results.parquet"), measured.table, nearest)
+    baseline |= {
+        "schema": SCHEMA,
+        "kind": "robustkit baseline",
+        "written": _now(),
+        "versions": rundir.versions(),
+        "lock_sha256": hash_file(folder / "lock.json"),
+        "lock": lock,
+        "held_out": [acquisition(stack) for stack in stacks],
+        "unstated": unstated,
+        "files": _hashes(folder),
+    }
+    sealed = _seal(folder, "baseline", baseline)
+    from robustkit.report.commissioning import write_baseline
+
+    write_baseline(sealed, _hash_of(folder, "baseline"), folder / "baseline.html")
+    return Commissioned(sealed, folder, EXIT_CODES[sealed["verdict"]])
+
+
+def judge(
+    lock: Mapping[str, Any], predicted: pd.DataFrame, measured: pd.DataFrame, doses: Mapping[float, float]
+) -> Record:
+    """Compare locked and measured answers under the tolerances that the lock states.
+
+    Parameters
+    ----------
+    lock : of `predict`. predicted, measured : results tables. doses : measured mAs -> the predicted level it is.
+
+    Returns
+    -------
+    dict : rows (class and level: predicted, measured, allowed span, verdict), agreement (Z, exact, equivalence), gate,
+        tolerances, verdict, sentence.
+
+    Notes
+    -----
+    Pass: every entry of the confusion matrix for robustness is shown to lie within the margin (two one-sided tests).
+    Fail: some measured SAR, with its whole interval, lies outside the predicted total interval widened by the margin. A
+    significant Z alone is no failure: the mean of K scans is no noise-free image, and Z does not know that.
+    """
+    margin = lock["asked"]["margin"]
+    measured = measured.assign(level=measured["level"].map(dict(doses)))
+    found = agreement.compare(predicted, measured, margin=margin)
+    shares = plain(metrics.sar(measured, confidence=lock["asked"]["confidence"]).to_dict("records"))
+    by_cell = {(row["class"], row["level"]): row for row in lock["predicted"]}
+    rows = [
+        _row(by_cell[share["class"], share["level"]], share, found["entries"], margin)
+        for share in shares
+        if share["n"] and (share["class"], share["level"]) in by_cell
+    ]
+    gate = lock["gate"]
+    verdict = _worst([row["verdict"] for row in rows] + ([gate["verdict"]] if gate else []))
+    judged = {
+        "rows": rows,
+        "agreement": {name: found[name] for name in ("verdict", "sentence", "entries", "columns", "alpha")},
+        "gate": gate,
+        "tolerances": {"margin": margin, "same_dose": SAME_DOSE, "sigma": 0.05, "texture": 0.05},
+        "verdict": verdict,
+        "sentence": _sentence(verdict, rows, gate, margin),
+    }
+    contract: Record = plain(judged)
+    return contract
+
+
+def constancy(
+    model: str | Path | Classifier,
+    repeats: str,
+    baseline: str | Path,
+    *,
+    spec: Mapping[str, Any] | None = None,
+    command: Sequence[str] = (),
+    progress: run.Progress | None = None,
+) -> Commissioned:
+    """Check new scans at the fit's dose against a baseline: noise region by region, SAR level by level.
+
+    Returns
+    -------
+    Commissioned : `.record` is constancy.json of a new folder below `baseline/constancy`; exit code 0 within, 1
+        drifted, 3 cannot tell.
+
+    Raises
+    ------
+    UsageError : `baseline` holds none, or the scans are at another dose. DataError : it was changed since; scans of
+        another protocol or object, or seen before. ModelError : another model than the baseline's.
+    """
+    folder = Path(baseline)
+    record = read_sealed(folder, "baseline")
+    lock = record["lock"]
+    _same_files(folder, record["files"])
+    _same_model(model, spec, lock["model"])
+    stacks = cases.find_repeats(repeats)
+    _check_fresh(stacks, [*lock["fit"], *record["held_out"]], "new")
+    unstated = _check_match(stacks, lock["fit"], folder, "new")
+    _check_fit_dose(stacks, lock["fit"])
+    place = _next_folder(folder / "constancy")
+    asked = lock["asked"]
+    names = ("noise", "settings", "levels", "n", "seed", "confidence", "total", "batch")
+    outcome = run.audit_model(
+        model,
+        repeats=repeats,
+        **{name: asked[name] for name in names},
+        spec=spec,
+        out=place / "audit",
+        command=command,
+        progress=progress,
+    )
+    noise = _compare_noise(folder, stacks, lock["fit"])
+    rows = _compare_sar(lock["predicted"], outcome.summary["sar"], asked["margin"])
+    verdict = _worst_constancy([item["verdict"] for item in noise] + [row["verdict"] for row in rows])
+    found: Record = plain(
+        {
+            "schema": SCHEMA,
+            "kind": "robustkit constancy",
+            "written": _now(),
+            "baseline_sha256": hash_file(folder / "baseline.json"),
+            "model": lock["model"],
+            "scans": [acquisition(stack) for stack in stacks],
+            "unstated": unstated,
+            "margin": asked["margin"],
+            "noise": noise,
+            "rows": rows,
+            "verdict": verdict,
+            "sentence": _constancy_sentence(verdict, noise, rows),
+        }
+    )
+    files.write_json(place / "constancy.json", found)
+    from robustkit.report.commissioning import write_constancy
+
+    write_constancy(found, place / "constancy.html")
+    return Commissioned(found, place, CONSTANCY_CODES[verdict])
+
+
+def acquisition(stack: RepeatScans) -> Record:
+    """Return what is recorded of one set of scans: protocol, dose, size, and a hash of each scan's pixels."""
+    return {
+        "slice": stack.id,
+        "label": stack.label,
+        "k": len(stack.pixels),
+        "mas": stack.mas,
+        "ctdivol": stack.protocol.get("ctdivol"),
+        "wed_mm": round(water_equivalent_diameter(stack.clean, stack.pixel_mm, stack.mask), 1),
+        "protocol": _protocol(stack),
+        "source": stack.source,
+        "scans": [slice_id(scan, stack.pixel_mm) for scan in stack.pixels],
+    }
+
+
+def mismatches(there: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Compare two protocols; return what differs, a phrase each, and the names of what one of them does not state."""
+    differ, unstated = [], []
+    for key, name in FACTS.items():
+        a, b = there.get(key), here.get(key)
+        if a is None or b is None:
+            unstated.append(name)
+        elif not _same_fact(a, b):
+            differ.append(f"{name} ({_told(a)} there, {_told(b)} here)")
+    return differ, unstated
+
+
+def read_sealed(folder: Path, name: str) -> Record:
+    """Return lock.json or baseline.json of a folder; DataError when it is not what was hashed when it was written."""
+    path = folder / f"{name}.json"
+    if not path.exists():
+        cure = {"lock": "predict first: --repeats FIT --out DIR", "baseline": "finish it: --hold-out SCANS --out DIR"}
+        raise UsageError(f"{folder} holds no {name}.json; {cure[name]}")
+    if hash_file(path) != _hash_of(folder, name):
+        raise DataError(f"{name}.json in {folder} was changed after it was locked; commission again into another --out")
+    try:
+        found: Record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{name}.json in {folder} cannot be read; commission again into another --out") from error
+    if found.get("schema") != SCHEMA:
+        raise DataError(f"{name}.json in {folder} has schema {found.get('schema')}, this robustkit reads {SCHEMA}")
+    return found
+
+
+def _seal(folder: Path, name: str, record: Mapping[str, Any]) -> Record:
+    sealed: Record = plain(dict(record))
+    files.write_json(folder / f"{name}.json", sealed)
+    files.write_text(folder / f"{name}.sha256", f"{hash_file(folder / f'{name}.json')}  {name}.json\n")
+    return sealed
+
+
+def _hash_of(folder: Path, name: str) -> str:
+    try:
+        return (folder / f"{name}.sha256").read_text(encoding="utf-8").split()[0]
+    except (OSError, IndexError):
+        raise DataError(f"{folder} lacks {name}.sha256, so {name}.json proves nothing; commission again") from None
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    kept = [*folder.glob("clean/*"), *folder.glob("profiles/*")]
+    kept += [folder / part / name for part in ("predicted", "measured") for name in ("summary.json", "results.parquet")]
+    return {p.relative_to(folder).as_posix(): hash_file(p) for p in sorted(kept) if p.exists()}
+
+
+def _same_files(folder: Path, hashes: Mapping[str, str]) -> None:
+    for name, wanted in hashes.items():
+        path = folder / name
+        if not path.exists() or hash_file(path) != wanted:
+            raise DataError(f"{name} in {folder} is missing or was changed after it was locked; commission again")
+
+
+def _same_model(model: str | Path | Classifier, spec: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> None:
+    found = refer(model, spec or {})
+    asked = json.loads(json.dumps(dict(found.spec), default=str))
+    if found.sha256 != wanted["sha256"] or asked != wanted["spec"]:
+        raise ModelError(
+            f"{found.name} is not the model that was commissioned ({wanted['name']}, SHA-256 {wanted['sha256'][:12]}, "
+            "and its input spec); commission the new one into another --out"
+        )
+
+
+def _new_folder(out: str | Path) -> Path:
+    folder = Path(out)
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty; name another --out, or go on there with --hold-out alone")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _next_folder(parent: Path) -> Path:
+    day, number = datetime.now(UTC).date().isoformat(), 1
+    while (parent / f"{day}-{number}").exists():
+        number += 1
+    place = parent / f"{day}-{number}"
+    place.mkdir(parents=True)
+    return place
+
+
+def _levels(levels: Sequence[float] | None, stacks: Sequence[RepeatScans]) -> list[float]:
+    fitted = sorted({_mas(stack) for stack in stacks})
+    asked = levels or [m for m in run.DEFAULT_MAS if not any(_same_dose(m, f) for f in fitted)]
+    own = [level for level in asked if any(_same_dose(level, f) for f in fitted)]
+    if own:
+        raise UsageError(
+            f"{own[0]:g} mAs is a dose of the fit; a prediction is tested at another dose: leave it out of --mas"
+        )
+    return run.check_levels(asked, 1, 0, 1)
+
+
+def _mas(stack: RepeatScans) -> float:
+    if stack.mas is None:
+        raise UsageError("a set of scans does not say its mAs; give it in the .npz key `mas` or the DICOM tag")
+    return stack.mas
+
+
+def _same_dose(a: float, b: float) -> bool:
+    return abs(a - b) <= SAME_DOSE * max(a, b)
+
+
+def _keep_images_and_profiles(folder: Path, repeats: str, stacks: Sequence[RepeatScans]) -> None:
+    """Write the clean images that answers refer to, and a profile of every slice at its fit dose."""
+    from robustkit import noise
+    from robustkit.scans import save_images
+
+    for number, source in enumerate(cases.gather(None, repeats, [], None)):
+        clean, _ = cases.clean_image(source)
+        (folder / "clean").mkdir(exist_ok=True)
+        save_images(folder / "clean" / f"{number + 1:03d}.npz", [replace(source.slice, pixels=clean)])
+    for number, stack in enumerate(_fit_stacks(stacks)):
+        (folder / "profiles").mkdir(exist_ok=True)
+        noise.save_profile(noise.estimate(stack), folder / "profiles" / f"{number + 1:03d}.npz")
+
+
+def _fit_stacks(stacks: Sequence[RepeatScans]) -> list[RepeatScans]:
+    """Return the set of each slice that noise is fitted to."""
+    by_slice: dict[str, list[RepeatScans]] = {}
+    for stack in stacks:
+        by_slice.setdefault(stack.id, []).append(stack)
+    return [cases.fit_set(group) for group in by_slice.values()]
+
+
+def _fit_records(fit: Sequence[Record]) -> list[Record]:
+    """Return the record of the set of each slice that noise was fitted to."""
+    by_slice: dict[str, list[Record]] = {}
+    for record in fit:
+        by_slice.setdefault(record["slice"], []).append(record)
+    return [min(group, key=lambda record: record["mas"]) for group in by_slice.values()]
+
+
+def _check_fresh(stacks: Sequence[RepeatScans], seen: Sequence[Record], what: str) -> None:
+    known = {scan for record in seen for scan in record["scans"]}
+    used = sum(slice_id(scan, stack.pixel_mm) in known for stack in stacks for scan in stack.pixels)
+    if used:
+        raise DataError(f"{used} of the {what} scans were used before in this commissioning; scan anew")
+
+
+def _check_match(stacks: Sequence[RepeatScans], fit: Sequence[Record], folder: Path, what: str) -> list[str]:
+    """Refuse scans of another protocol or object than the fit's; return the names of facts that files do not state."""
+    slices = _slices(stacks)
+    records = _fit_records(fit)
+    if len(slices) != len(records):
+        raise DataError(f"the {what} scans show {len(slices)} slices, the fit {len(records)}; scan the same slices")
+    unstated: list[str] = []
+    for number, (group, record) in enumerate(zip(slices, _matched(slices, records), strict=True), start=1):
+        clean = np.load(folder / "clean" / f"{records.index(record) + 1:03d}.npz")["pixels"].squeeze()
+        for stack in group:
+            differ, silent = mismatches(record["protocol"], _protocol(stack))
+            if differ:
+                raise DataError(f"the {what} scans of slice {number} differ from the fit in {'; '.join(differ)}")
+            if _other_object(clean, stack.clean):
+                raise DataError(f"the {what} scans of slice {number} do not show the object that the fit shows")
+            unstated += silent
+    return list(dict.fromkeys(unstated))
+
+
+def _slices(stacks: Sequence[RepeatScans]) -> list[list[RepeatScans]]:
+    by_slice: dict[str, list[RepeatScans]] = {}
+    for stack in stacks:
+        by_slice.setdefault(stack.id, []).append(stack)
+    return list(by_slice.values())
+
+
+def _matched(slices: Sequence[Sequence[RepeatScans]], records: Sequence[Record]) -> list[Record]:
+    """Return the fit's record of each slice: by id where every one has it, else by position, as an audit matches."""
+    by_id = {record["slice"]: record for record in records}
+    if all(group[0].id in by_id for group in slices):
+        return [by_id[group[0].id] for group in slices]
+    return list(records)
+
+
+def _other_object(there: Any, here: Any) -> bool:
+    """Say whether two means differ by more than noise or a small shift could: over 5 % of their 16 x 16 px blocks."""
+    rows, columns = (max(side // 16, 1) for side in there.shape)
+    height, width = (side // count * count for side, count in zip(there.shape, (rows, columns), strict=True))
+    change = np.asarray(there, np.float64)[:height, :width] - here[:height, :width]
+    blocks = change.reshape(rows, height // rows, columns, width // columns).mean(axis=(1, 3))
+    return bool(np.mean(np.abs(blocks) > _DIFFERENT_OBJECT_HU) > 0.05)
+
+
+def _protocol(stack: RepeatScans) -> Record:
+    facts = {key: stack.protocol.get(key) for key in FACTS if stack.protocol.get(key) is not None}
+    facts |= {"kernel": stack.kernel} if stack.kernel else {}
+    return facts | {"matrix": list(stack.pixels.shape[1:]), "pixel_mm": [round(mm, 4) for mm in stack.pixel_mm]}
+
+
+def _same_fact(a: Any, b: Any) -> bool:
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(_same_fact(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return bool(np.isclose(a, b, rtol=0.005, atol=1e-6))
+    return str(a).strip().lower() == str(b).strip().lower()
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " x ".join(_told(part) for part in value)
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _predicted_doses(stacks: Sequence[RepeatScans], lock: Mapping[str, Any]) -> dict[float, float]:
+    """Return measured mAs -> predicted level; UsageError for a dose of the fit, DataError for one not predicted."""
+    fitted = {record["mas"] for record in lock["fit"]}
+    found = {}
+    for mas in sorted({_mas(stack) for stack in stacks}):
+        if any(_same_dose(mas, dose) for dose in fitted):
+            raise UsageError(
+                f"the held-out scans are at {mas:g} mAs, which is a dose of the fit; a prediction is tested at another"
+            )
+        level = min(lock["asked"]["levels"], key=lambda known: abs(known - mas))
+        if not _same_dose(level, mas):
+            told = ", ".join(f"{known:g}" for known in lock["asked"]["levels"])
+            raise DataError(
+                f"the held-out scans are at {mas:g} mAs, the prediction was locked at {told}; nothing was compared: "
+                f"predict with --mas {mas:g} into another --out"
+            )
+        found[mas] = level
+    return found
+
+
+def _check_fit_dose(stacks: Sequence[RepeatScans], fit: Sequence[Record]) -> None:
+    for stack, record in zip(_fit_stacks(stacks), _fit_records(fit), strict=True):
+        if not _same_dose(_mas(stack), record["mas"]):
+            raise UsageError(f"the new scans are at {_mas(stack):g} mAs, the baseline was fitted at {record['mas']:g}")
+
+
+def _row(predicted: Mapping[str, Any], share: Mapping[str, Any], entries: Sequence[Record], margin: float) -> Record:
+    low, high = _span(predicted)
+    allowed = [max(0.0, low - margin), min(1.0, high + margin)]
+    column = [e for e in entries if (e["clean"], e["level"]) == (share["class"], share["level"])]
+    shown = [bool(e["equivalence"] and e["equivalence"]["equivalent"]) for e in column]
+    if share["low"] > allowed[1] or share["high"] < allowed[0]:
+        verdict = "fail"
+    else:
+        verdict = "pass" if shown and all(shown) else "inconclusive"
+    flips = [e for e in column if e["clean"] != e["noisy"]]
+    tested = max(flips, key=lambda e: abs(e["difference"] or 0.0), default={})
+    return {
+        "class": share["class"],
+        "level": share["level"],
+        "predicted": {name: predicted[name] for name in ("k", "n", "rate")} | {"low": low, "high": high},
+        "measured": {name: share[name] for name in ("k", "n", "rate", "low", "high")},
+        "allowed": allowed,
+        "z": tested.get("z"),
+        "p": tested.get("p"),
+        "equivalence_p": max((e["equivalence"]["p"] for e in column if e["equivalence"]), default=None),
+        "verdict": verdict,
+    }
+
+
+def _span(row: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the total interval of a SAR record where it has one, else the binomial one."""
+    return row.get("total_low", row["low"]), row.get("total_high", row["high"])
+
+
+def _worst(verdicts: Sequence[str]) -> str:
+    if "fail" in verdicts:
+        return "fail"
+    return "inconclusive" if "inconclusive" in verdicts or not verdicts else "pass"
+
+
+def _sentence(verdict: str, rows: Sequence[Record], gate: Mapping[str, Any] | None, margin: float) -> str:
+    if not rows:
+        return "Nothing could be compared: no class of the prediction was seen in the held-out scans."
+    if gate and gate["verdict"] == "fail":
+        return f"Fail: the predicted SAR is above the limit of {gate['max_sar']:.3g}, whatever the agreement."
+    if verdict == "pass":
+        return f"Pass: at every dose compared, simulated and measured answers are shown to agree within {margin:.1%}."
+    worst = next((row for row in rows if row["verdict"] == verdict), None)
+    if worst is None:
+        return "Inconclusive: agreement is shown, but the limit on SAR is not decided at this n; raise -n."
+    told = (
+        f"class {worst['class']} at {worst['level']:g} mAs: predicted {_percent(worst['predicted'])}, "
+        f"measured {_percent(worst['measured'])}"
+    )
+    if verdict == "fail":
+        return f"Fail: {told}, further apart than {margin:.1%} and both uncertainties explain."
+    return f"Inconclusive: {told}; agreement within {margin:.1%} is neither shown nor refuted. Hold out more scans."
+
+
+def _percent(share: Mapping[str, Any]) -> str:
+    return f"{share['k']}/{share['n']} ({share['low']:.1%} to {share['high']:.1%})"
+
+
+def _compare_noise(folder: Path, stacks: Sequence[RepeatScans], fit: Sequence[Record]) -> list[Record]:
+    from robustkit import noise
+
+    found = []
+    records = _fit_records(fit)
+    fitted = _fit_stacks(stacks)
+    for number, (stack, record) in enumerate(zip(fitted, _matched([[s] for s in fitted], records), strict=True), 1):
+        old = noise.load_profile(folder / "profiles" / f"{records.index(record) + 1:03d}.npz")
+        changed = noise.compare_profiles(old, _at_dose(noise.estimate(stack), record["mas"])).as_dict()
+        found.append({"slice": number, **changed, "verdict": _CONSTANCY_OF[changed["verdict"]]})
+    return found
+
+
+def _at_dose(profile: Profile, mas: float) -> Profile:
+    """Return a profile measured at nearly `mas` as the square-root law has it at exactly `mas`."""
+    share = np.float32((profile.mas or mas) / mas)
+    return replace(profile, mas=mas, sigma=profile.sigma * np.sqrt(share), spectra=profile.spectra * share)
+
+
+def _compare_sar(old: Sequence[Record], new: Sequence[Record], margin: float) -> list[Record]:
+    by_cell = {(row["class"], row["level"]): row for row in new}
+    return [_sar_change(row, by_cell[row["class"], row["level"]], margin) for row in old if row["n"]]
+
+
+def _sar_change(old: Record, new: Record, margin: float) -> Record:
+    low, high = _span(old)
+    allowed = [max(0.0, low - margin), min(1.0, high + margin)]
+    row = {"class": old["class"], "level": old["level"], "baseline": {"k": old["k"], "n": old["n"]}, "allowed": allowed}
+    if not new["n"]:
+        return row | {"new": None, "verdict": "drifted", "reason": "the answer without noise is another"}
+    ends = _span(new)
+    inside = allowed[0] <= ends[0] and ends[1] <= allowed[1]
+    apart = ends[1] < allowed[0] or ends[0] > allowed[1]
+    share = {"k": new["k"], "n": new["n"], "low": ends[0], "high": ends[1]}
+    return row | {"new": share, "verdict": "within" if inside else "drifted" if apart else "cannot tell", "reason": ""}
+
+
+def _worst_constancy(verdicts: Sequence[str]) -> str:
+    for verdict in ("drifted", "cannot tell"):
+        if verdict in verdicts:
+            return verdict
+    return "within"
+
+
+def _constancy_sentence(verdict: str, noise: Sequence[Record], rows: Sequence[Record]) -> str:
+    about_noise = next((f"noise of slice {i['slice']}: {i['reason']}" for i in noise if i["verdict"] == verdict), "")
+    about_sar = next((_told_change(row) for row in rows if row["verdict"] == verdict), "")
+    told = "; ".join(text for text in (about_noise, about_sar) if text)
+    head = {"within": "Within", "drifted": "Drifted", "cannot tell": "Cannot tell"}[verdict]
+    if verdict == "within":
+        return f"{head}: noise and SAR are those of the baseline ({told})."
+    return f"{head}: {told}."
+
+
+def _told_change(row: Mapping[str, Any]) -> str:
+    where = f"SAR of class {row['class']} at {row['level']:g} mAs"
+    if row["new"] is None:
+        return f"{where}: {row['reason']}"
+    return f"{where} is {_percent(row['new'])}, the baseline allows {row['allowed'][0]:.1%} to {row['allowed'][1]:.1%}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+__all__: list[str] = [
+    "FACTS",
+    "Commissioned",
+    "acquisition",
+    "constancy",
+    "hold_out",
+    "judge",
+    "mismatches",
+    "predict",
+    "read_sealed",
+]
