@@ -9,8 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from robustkit.noise.constancy import Constancy, compare_profiles
     from robustkit.noise.dose import DoseCheck, DoseLaw, check_dose, fit_dose
+    from robustkit.noise.draw import plot_profile
     from robustkit.noise.estimation import estimate
+    from robustkit.noise.library import library_kernels, library_profile
     from robustkit.noise.nps import fit_nps
     from robustkit.noise.patch import fit_patch_nps
     from robustkit.noise.profile import Profile, load_profile, save_profile
@@ -18,6 +21,11 @@ if TYPE_CHECKING:
     from robustkit.noise.white import fit_white
 
 _HOME = {
+    "Constancy": "constancy",
+    "compare_profiles": "constancy",
+    "library_kernels": "library",
+    "library_profile": "library",
+    "plot_profile": "draw",
     "DoseCheck": "dose",
     "DoseLaw": "dose",
     "check_dose": "dose",
@@ -33,17 +41,22 @@ _HOME = {
 }
 
 __all__ = [
+    "Constancy",
     "DoseCheck",
     "DoseLaw",
     "Profile",
     "check_dose",
+    "compare_profiles",
     "estimate",
     "fit_dose",
     "fit_nps",
     "fit_patch_nps",
     "fit_residuals",
     "fit_white",
+    "library_kernels",
+    "library_profile",
     "load_profile",
+    "plot_profile",
     "save_profile",
 ]
 

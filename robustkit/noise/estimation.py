@@ -27,8 +27,9 @@ from robustkit.noise.profile import Profile, half_plane_weights, patch_variance
 from robustkit.noise.settings import choice, number, optional
 from robustkit.types import RepeatScans
 
-METHODS = ("paper", "lag-corrected")
-DEFAULT = "lag-corrected"
+METHODS = ("paper", "lag-corrected", "regional")
+DEFAULT = "regional"
+_AIR = -900.0  # HU: below it there is nothing to look at
 _PATCH_MM = {"paper": 6.8, "lag-corrected": 14.0}
 
 
@@ -43,8 +44,10 @@ def estimate(
 
     Parameters
     ----------
-    repeats : (K >= 2, H, W) HU. method : one of `METHODS`. patch_mm : side of a patch, default 6.8 mm for "paper",
-    14 mm otherwise. overlap : fraction of a patch that it shares with its neighbour, default 0.3.
+    repeats : (K >= 2, H, W) HU. method : "regional" (magnitude and texture apart, both pooled as far as left-out scans
+    allow), "lag-corrected" (each patch by itself, without window leakage) or "paper" (Peng et al. 2023, Eq. 3).
+    patch_mm : side of a patch, default 6.8 mm for "paper", 14 mm for "lag-corrected", without meaning for "regional".
+    overlap : fraction of a patch that it shares with its neighbour, default 0.3; likewise.
 
     Raises
     ------
@@ -56,32 +59,71 @@ def estimate(
     from robustkit.noise.fitreport import fit_report
 
     method = choice("method", method, METHODS)
-    side = optional("patch_mm", patch_mm) or _PATCH_MM[method]
-    fraction = number("overlap", overlap)
+    valid = check_repeats(repeats)
+    side, fraction = optional("patch_mm", patch_mm), number("overlap", overlap)
     if fraction > 0.9:
         raise UsageError(f"setting overlap must be a fraction of at most 0.9, got {fraction:g}")
-    valid = check_repeats(repeats)
+    facts: dict[str, Any] = {}
+    if method == "regional" and valid.any():
+        profile, facts = _regional(repeats, valid)
+    else:
+        profile = _patchwise(repeats, valid, method, side or _PATCH_MM.get(method, 14.0), fraction)
+    return replace(profile, report={**fit_report(profile), **facts})
+
+
+def _patchwise(repeats: RepeatScans, valid: NDArray[np.bool_], method: str, patch_mm: float, overlap: float) -> Profile:
+    """Estimate each patch by itself: its spectrum, whose integral is its variance."""
     shape = repeats.pixels.shape[1], repeats.pixels.shape[2]
-    patch, shared = paper_geometry(shape, repeats.pixel_mm, side, fraction)
+    patch, shared = paper_geometry(shape, repeats.pixel_mm, patch_mm, overlap)
     rows, columns = grid(shape, patch, shared)
     spectra, plane = local_spectra(repeats, valid, rows, columns, corrected=method != "paper")
     variance = blend(rows, columns, patch_variance(spectra, plane, repeats.pixel_mm))
-    profile = Profile(
+    sigma = np.where(valid, np.sqrt(np.maximum(variance, 0)), 0).astype(np.float32)
+    return _profile(repeats, method, patch, shared, spectra, plane, sigma)
+
+
+def _regional(repeats: RepeatScans, valid: NDArray[np.bool_]) -> tuple[Profile, dict[str, Any]]:
+    """Estimate magnitude and texture apart, each pooled as far as left-out scans allow."""
+    from robustkit.noise.magnitude import sigma_map
+    from robustkit.noise.reprojection import directional_variance, variance_shape
+    from robustkit.noise.texture import regional_spectra
+
+    directional, factor = directional_variance(repeats.clean, valid, repeats.pixel_mm)
+    sigma, magnitude = sigma_map(repeats, valid, variance_shape(directional, factor, valid))
+    spectra, plane, (patch, shared), texture = regional_spectra(
+        repeats.residuals, valid, repeats.clean > _AIR, sigma, directional, factor, repeats.pixel_mm
+    )
+    rows, columns = grid((valid.shape[0], valid.shape[1]), patch, shared)
+    variance = np.square(_cut(sigma, rows, columns)).mean(axis=(-2, -1)) * np.float32(np.prod(repeats.pixel_mm))
+    spectra *= variance[..., None, None]
+    profile = _profile(repeats, "regional", patch, shared, spectra, plane, sigma)
+    return profile, {"magnitude": magnitude, "texture": texture}
+
+
+def _profile(
+    repeats: RepeatScans,
+    method: str,
+    patch: tuple[int, int],
+    overlap: tuple[int, int],
+    spectra: NDArray[np.float32],
+    plane: tuple[int, int],
+    sigma: NDArray[np.float32],
+) -> Profile:
+    return Profile(
         id=repeats.id,
         pixel_mm=repeats.pixel_mm,
         mas=repeats.mas,
         repeats=len(repeats.pixels),
         method=method,
         patch=patch,
-        overlap=shared,
+        overlap=overlap,
         spectra=spectra,
         plane=plane,
-        sigma=np.where(valid, np.sqrt(np.maximum(variance, 0)), 0).astype(np.float32),
+        sigma=sigma,
         kernel=repeats.kernel,
         source=repeats.source,
         protocol=dict(repeats.protocol),
     )
-    return replace(profile, report=fit_report(profile))
 
 
 def local_spectra(
@@ -133,9 +175,7 @@ def _lag_corrected(
     from scipy import fft
 
     plane = (2 * size[0], 2 * size[1])
-    lags = fft.irfft2(power, s=plane)
-    variance = lags[..., 0, 0] / np.maximum(present.sum(axis=(-2, -1)), 1)
-    lags /= _pairs(present, size)
+    lags, variance = covariance(power, present, size)
     lags *= _taper(size[0])[:, None] * _taper(size[1])[None, :]
     lags[..., 0, 0] = variance
     spectra = np.maximum(fft.rfft2(lags).real, 0)
@@ -143,6 +183,19 @@ def _lag_corrected(
     scale = np.divide(variance, mean, out=np.zeros_like(mean), where=mean > 0)
     result: NDArray[np.float32] = (spectra * scale[..., None, None]).astype(np.float32)
     return result
+
+
+def covariance(
+    power: NDArray[np.floating[Any]], present: NDArray[np.floating[Any]], size: tuple[int, int]
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
+    """Mean product of residuals at each lag (Py, Px, 2 Ny, 2 Nx), over the pairs there are; and the variance."""
+    from scipy import fft
+
+    lags = fft.irfft2(power, s=(2 * size[0], 2 * size[1]))
+    variance = lags[..., 0, 0] / np.maximum(present.sum(axis=(-2, -1)), 1)
+    lags /= _pairs(present, size)
+    lags[..., 0, 0] = variance
+    return lags, variance
 
 
 def _pairs(present: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

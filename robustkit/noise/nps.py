@@ -109,11 +109,16 @@ fit_nps.from_profile = _from_profile  # type: ignore[attr-defined]
 
 
 def _model(profile: Profile, law: DoseLaw) -> FilteredNoise:
-    from robustkit.noise.kernel import build
+    from robustkit.noise.kernel import build, build_stationary
 
     rows, columns = profile.axes()
+    kernels = profile.kernels()
+    if kernels.shape[:2] == (1, 1):
+        bank = build_stationary(kernels[0, 0], profile.sigma)
+    else:
+        bank = build(rows, columns, kernels, profile.sigma)
     report = {**profile.report, "reference_mas": law.reference_mas, "electronic_ratio": law.electronic_ratio}
-    return FilteredNoise(build(rows, columns, profile.kernels(), profile.sigma), profile.sigma, law, report)
+    return FilteredNoise(bank, profile.sigma, law, report)
 
 
 def with_law(

@@ -127,7 +127,7 @@ def test_zero_phase_kernel_is_centred(taps) -> None:
 
 
 def test_variance_in_ramps_equals_variance_in_flats() -> None:
-    """With one kernel everywhere and no gain the blended filters have one variance: weights sum to one, field shared."""
+    """With one kernel everywhere the blended filters have one variance: weights sum to one, the field is shared."""
     shape = (76, 76)
     axis = axis_patches(76, 10, 3)
     kernel = np.random.default_rng(4).standard_normal((1, 1, 10, 10)).astype(np.float32)
@@ -154,11 +154,8 @@ def test_measured_variance_is_one_in_flats_ramps_and_corners() -> None:
     assert flat == pytest.approx(1, abs=0.005)
 
 
-def test_linear_probe_has_variance_wCw() -> None:
-    """N = 20,000 draws: the sample variance has a relative standard error of 1 %/1.0; bound 1 % needs 20,000 x paired.
-
-    The probe's variance is computed from the filters alone: w^T n = sum_s W(s) sum_x w(x) K(x; x - s).
-    """
+def test_variance_of_a_linear_probe() -> None:
+    """The probe's variance is computed from the filters alone: w^T n = sum_s W(s) sum_x w(x) K(x; x - s)."""
     shape, taps = (24, 26), (8, 8)
     rows, columns = axis_patches(24, 8, 2), axis_patches(26, 8, 2)
     rng = np.random.default_rng(6)

@@ -1,0 +1,158 @@
+"""Speed of noise synthesis and estimation, as ratios within one run. Prints a Markdown table.
+
+    OMP_NUM_THREADS=1 python benchmarks/noise.py [--rounds 7] [--quick]
+
+Every figure is CPU time of this thread, the median over interleaved rounds, beside numpy's
+`Generator(SFC64).standard_normal(float32)` drawing one 512 x 512 field in the same rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy import fft
+from scipy.signal import fftconvolve
+
+from robustkit.noise import estimate, fit_nps
+from robustkit.noise.kernel import FilterBank, build, synthesise
+from robustkit.noise.patches import Axis, axis_patches
+from robustkit.seeding import Draw, draws
+from robustkit.types import RepeatScans
+
+Case = tuple[str, int, Callable[[], object]]
+
+
+def words(count: int) -> np.ndarray:
+    return np.array([d.words for d in draws(0, "audit", "0" * 16, range(count))], dtype=np.uint32)
+
+
+def patches(side: int, size: int, taps: int) -> tuple[Axis, np.ndarray, np.ndarray]:
+    axis = axis_patches(side, size, max(1, round(0.3 * size)))
+    rng = np.random.default_rng(0)
+    kernels = rng.standard_normal((len(axis.starts), len(axis.starts), taps, taps)).astype(np.float32)
+    return axis, kernels, np.full((side, side), 10, np.float32)
+
+
+def bank(side: int, size: int, taps: int) -> FilterBank:
+    axis, kernels, sigma = patches(side, size, taps)
+    return build(axis, axis, kernels, sigma)
+
+
+def naive(axis: Axis, kernels: np.ndarray, white: np.ndarray) -> np.ndarray:
+    """Loop over patches in Python, one FFT convolution each."""
+    out = np.zeros((axis.length, axis.length))
+    halo = kernels.shape[2] - 1
+    for i, y in enumerate(axis.starts):
+        for j, x in enumerate(axis.starts):
+            cut = white[y : y + axis.size + halo, x : x + axis.size + halo]
+            weight = np.outer(axis.weights[i], axis.weights[j])
+            out[y : y + axis.size, x : x + axis.size] += weight * fftconvolve(cut, kernels[i, j], mode="valid")
+    return out
+
+
+def batched_fft(axis: Axis, spectra: np.ndarray, white: np.ndarray, plane: int, halo: int) -> np.ndarray:
+    """All patches of a row in one FFT call, linear convolution."""
+    out = np.zeros((axis.length, axis.length), np.float32)
+    reach = np.arange(axis.size + halo)
+    weights = axis.weights.astype(np.float32)
+    for i, y in enumerate(axis.starts):
+        cut = white[y + reach[:, None, None], axis.starts[None, :, None] + reach[None, None, :]].transpose(1, 0, 2)
+        product = fft.irfft2(fft.rfft2(cut, s=(plane, plane)) * spectra[i], s=(plane, plane))
+        piece = product[:, halo : halo + axis.size, halo : halo + axis.size] * weights[i][:, None] * weights[:, None, :]
+        for j, x in enumerate(axis.starts):
+            out[y : y + axis.size, x : x + axis.size] += piece[j]
+    return out
+
+
+def repeats(side: int, count: int = 20) -> RepeatScans:
+    pixels = np.random.default_rng(1).normal(0, 10, (count, side, side)).astype(np.float32)
+    return RepeatScans("0" * 16, pixels, (0.977, 0.977), 25.0)
+
+
+def synthesis_cases(quick: bool) -> list[Case]:
+    main = bank(512, 10, 10)
+    cases: list[Case] = [(f"{n} a call, 512², 10 px", n, lambda n=n: synthesise(main, words(n))) for n in (16, 8, 4, 1)]
+    for side in (256,) if quick else (256, 1024):
+        other = bank(side, 10, 10)
+        cases.append((f"8 a call, {side}², 10 px", 8, lambda b=other: synthesise(b, words(8))))
+    for size in (7, 16) if quick else (7, 16, 24, 32):
+        other = bank(512, size, size)
+        cases.append((f"8 a call, 512², {size} px", 8, lambda b=other: synthesise(b, words(8))))
+    measured = repeats(512)
+    for method in ("paper", "lag-corrected", "regional"):
+        model = fit_nps(measured, method=method)
+        clean = measured.clean
+        many = draws(0, "audit", "0" * 16, range(8))
+        cases.append((f"8 a call, 512², method {method}", 8, _sampler(model, clean, many)))
+    levels = list(np.geomspace(12.5, 500, 16))
+    cases.append(("16 levels at once, 512², method paper", 8, _levels(measured, levels)))
+    return cases
+
+
+def _sampler(model: Any, clean: np.ndarray, many: list[Draw]) -> Callable[[], object]:
+    return lambda: model.sample(clean, [25.0], many)
+
+
+def _levels(measured: RepeatScans, levels: list[float]) -> Callable[[], object]:
+    model = fit_nps(measured, method="paper")
+    return lambda: model.sample(measured.clean, levels, draws(0, "audit", "0" * 16, range(8)))
+
+
+def peer_cases() -> list[Case]:
+    axis, kernels, _ = patches(512, 10, 10)
+    white = np.random.default_rng(0).standard_normal((521, 521)).astype(np.float32)
+    plane = fft.next_fast_len(19)
+    spectra = fft.rfft2(kernels, s=(plane, plane))
+    return [
+        ("batched FFT, white given", 1, lambda: batched_fft(axis, spectra, white, plane, 9)),
+        ("Python loop over patches, white given", 1, lambda: naive(axis, kernels, white)),
+    ]
+
+
+def estimation_cases() -> list[Case]:
+    measured = repeats(512)
+    return [
+        (f"estimate, K = 20, {m}", 1, lambda m=m: estimate(measured, method=m))
+        for m in ("paper", "lag-corrected", "regional")
+    ]
+
+
+def timed(work: Callable[[], object], share: int) -> float:
+    start = time.thread_time()
+    work()
+    return (time.thread_time() - start) / share
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    numpy_white = np.random.Generator(np.random.SFC64(0))
+    field = np.empty((512, 512), np.float32)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cases = synthesis_cases(options.quick) + peer_cases() + estimation_cases()
+    for _, share, work in cases:
+        timed(work, share)  # compile, and touch memory
+    own: dict[str, list[float]] = {name: [] for name, _, _ in cases}
+    ratio: dict[str, list[float]] = {name: [] for name, _, _ in cases}
+    for _ in range(options.rounds):
+        for name, share, work in cases:
+            white = timed(lambda: [numpy_white.standard_normal(dtype=np.float32, out=field) for _ in range(4)], 4)
+            own[name].append(timed(work, share))
+            ratio[name].append(own[name][-1] / white)
+    print("| per 512² realization unless said | ms | × numpy white (SFC64, float32) |\n|---|---|---|")
+    for name, _, _ in cases:
+        print(f"| {name} | {1e3 * statistics.median(own[name]):.2f} | {statistics.median(ratio[name]):.2f} |")
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(f"\nPeak memory of all of the above together: {peak:.0f} MiB over the imports.")
+
+
+if __name__ == "__main__":
+    main()
