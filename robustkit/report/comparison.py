@@ -18,7 +18,7 @@ _KINDS = {"equivalent": "pass", "agree": "none", "disagree": "fail", "not shown 
 _BADGES = {
     "equivalent": "Equivalent",
     "agree": "No difference found",
-    "disagree": "The runs disagree",
+    "disagree": "Disagreement",
     "not shown equivalent": "Not shown equivalent",
 }
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from robustkit.report import words
 from robustkit.report.source import Record, records
 
-LONG = 80
+LONG = 400
 """Rows of a table that are shown; the rest is counted, and stays in summary.json."""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from robustkit import files
 from robustkit.errors import MissingExtraError
 from robustkit.report import curves, matrix, words
-from robustkit.report.chart import Series, thin
+from robustkit.report.chart import Series, shorten, thin
 from robustkit.report.source import Source, load, records
 
 FORMATS = ("svg", "pdf", "png")
@@ -83,8 +83,8 @@ def _style(index: int) -> dict[str, Any]:
 
 
 def _text(value: str) -> str:
-    """Return a name that matplotlib draws as it stands, not as mathematics."""
-    return value.replace("$", r"\$")
+    """Return a name that matplotlib draws as it stands, not as mathematics, cut to what a figure holds."""
+    return shorten(value, 24).replace("$", r"\$")
 
 
 def _sar(figure: Any, source: Source) -> str:

@@ -100,7 +100,16 @@ def verdict(source: Source) -> Verdict:
     kind = str(gate.get("verdict") or "none").lower()
     kind = kind if kind in _BADGES else "none"
     sentence = source.summary.get("verdict_sentence") or _sentence(source, kind)
-    return Verdict(kind, _BADGES.get(kind, "No limit set"), str(sentence))
+    return Verdict(kind, _BADGES.get(kind, "No limit set"), _without_badge(str(sentence)))
+
+
+def _without_badge(sentence: str) -> str:
+    """Return a sentence without the word that the badge above it already says."""
+    for word in ("Pass: ", "Fail: ", "Undecided: "):
+        rest = sentence.removeprefix(word)
+        if rest != sentence:
+            return rest[:1].upper() + rest[1:]
+    return sentence
 
 
 def _sentence(source: Source, kind: str) -> str:

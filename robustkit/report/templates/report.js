@@ -41,7 +41,9 @@
     if (!points.length) continue;
     let current = points[0];
     current.tabIndex = 0;
+    svg.tabIndex = -1; // Chromium makes an svg with focus listeners a stop of its own
     svg.addEventListener("focusin", (event) => {
+      if (event.target === svg) return;
       current.tabIndex = -1;
       current = event.target;
       current.tabIndex = 0;
