@@ -20,13 +20,13 @@ SIGNED = ("Medical physicist", "Responsible for the model", "Approved by")
 """Whose hands the page leaves lines for; names are written by hand, on paper."""
 SHEET = (
     ("Object", "one that does not move, wholly inside the field of view; table, height and position fixed"),
-    ("To fit", "20 scans or more at one low dose; 50 or more halve what the fit adds to the interval"),
+    ("To fit", "20 scans or more at one low dose; four times as many halve what fit and centre add to the interval"),
     ("To centre", "the mean of the fit scans, or 20 more at the highest dose"),
     ("To hold out", "150 scans or more at another dose for a margin of 10 %; none of them is ever used to fit"),
     ("Monthly", "20 new scans at the fit's dose"),
     ("Dose", "tube current modulation off, or its mAs recorded for every scan"),
     ("Start angle", "fixed, or all angles equally often; it moves streaks"),
-    ("Copies", "no SOP Instance UID twice: an export that repeats a scan halves the noise it claims"),
+    ("Copies", "no SOP Instance UID twice: a scan exported twice is one scan, and hides noise"),
     (
         "Must match",
         "scanner, kVp, filter, kernel, iterative strength, thickness, collimation, pitch, field of view, matrix",
@@ -48,7 +48,7 @@ def write_baseline(record: Record, sha256: str, path: Path) -> Path:
         Fact("Baseline", record["written"], f"SHA-256 {sha256}"),
     ]
     notes = [f"{record['agreement']['sentence']} ({record['agreement']['verdict']})", *_unstated(record)]
-    shown = [_rows(record, asked["margin"]), _acquisitions(record), *_sheet(), *_signature()]
+    shown = [_rows(record, asked["margin"]), _acquisitions(record)]
     return _write(path, "Baseline of a commissioned model", verdict, facts, notes, shown, lock["versions"])
 
 
@@ -60,7 +60,7 @@ def write_constancy(record: Record, path: Path) -> Path:
         Fact("Checked", record["written"]),
         Fact("Against the baseline", f"SHA-256 {record['baseline_sha256'][:16]}…"),
     ]
-    shown = [_noise(record), _changes(record), _scans(records(record["scans"]), "New scans"), *_signature()]
+    shown = [_noise(record), _changes(record), _scans(records(record["scans"]), "New scans")]
     title = "Constancy of a commissioned model"
     return _write(path, title, Verdict(kind, badge, record["sentence"]), facts, _unstated(record), shown, {})
 
@@ -84,6 +84,8 @@ def _write(
         facts=list(facts),
         notes=list(notes),
         grids=[grid for grid in shown if grid],
+        sheet=SHEET,
+        signed=SIGNED,
     )
     return page.write(Path(path), html)
 
@@ -167,17 +169,6 @@ def _changes(record: Record) -> grids.Grid | None:
         for row in records(record["rows"])
     ]
     return grids.grid("SAR, new against baseline", ["class", "mAs", "baseline", "new (total)", "allowed", ""], rows)
-
-
-def _sheet() -> list[grids.Grid]:
-    return [grids.Grid("Acquisition sheet", ["what", "how"], [list(row) for row in SHEET])]
-
-
-def _signature() -> list[grids.Grid]:
-    line = "_" * 24
-    return [
-        grids.Grid("Signed", ["role", "name", "date", "signature"], [[who, line, "_" * 12, line] for who in SIGNED])
-    ]
 
 
 def _share(share: Record) -> str:
