@@ -30,6 +30,7 @@ FIT_MAS, LEVELS = 10.0, (10.0, 40.0)
 SCALES = (0.5, 1.0, 2.0, 4.0, 8.0)  # sd of a probe in px; every second one is the difference of two places
 SCANNER = VirtualScanner(views=240, detector_mm=1.5, threads=1)
 CHUNK = 64
+BINS = ("up to 1 %", "1 to 5 %", "5 to 20 %", "above 20 %")
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +164,7 @@ def table(found: pd.DataFrame, by: str) -> str:
 
 def page(found: pd.DataFrame, asked: argparse.Namespace, seconds: float) -> str:
     """Return the page that is committed."""
-    binned = found.assign(**{"true SAR": pd.cut(found["true"], [-1, 0.01, 0.05, 0.2, 1]).astype(str)})
+    binned = found.assign(**{"true SAR": pd.cut(found["true"], [-1, 0.01, 0.05, 0.2, 1], labels=BINS).astype(str)})
     command = f"python benchmarks/intervals.py --sets {asked.sets} -k {asked.k} -n {asked.n} --scans {asked.scans}"
     held = "each true SAR is itself a share of " + f"{asked.scans:,} scans"
     return f"""# Coverage of the intervals of SAR
@@ -194,7 +195,7 @@ make it narrower and its coverage worse. ({seconds:.0f} s on one thread.)
 def main() -> None:
     """Read the command line, measure, print, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sets", type=int, default=12)
+    parser.add_argument("--sets", type=int, default=15)
     parser.add_argument("-k", type=int, default=20)
     parser.add_argument("-n", type=int, default=1000)
     parser.add_argument("--scans", type=int, default=4000)

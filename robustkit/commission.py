@@ -21,39 +21,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robustkit import agreement, cases, files, metrics, replay, results, run, rundir
-from robustkit.dosimetry import water_equivalent_diameter
+from robustkit.acquisition import (
+    SAME_DOSE,
+    check_fresh,
+    check_match,
+    describe,
+    dose_of,
+    fit_records,
+    fit_stacks,
+    matched,
+    same_dose,
+)
 from robustkit.errors import DataError, ModelError, UsageError
 from robustkit.gates import EXIT_CODES, parse_rate
 from robustkit.models import hash_file, refer
 from robustkit.plain import plain
-from robustkit.types import Classifier, RepeatScans, slice_id
+from robustkit.sealed import SCHEMA, check_files, hash_of, hashes_of, read_sealed, seal
+from robustkit.types import Classifier, RepeatScans
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from robustkit.noise import Profile
 
-SCHEMA = 1
 DEFAULT_MARGIN = 0.05
-SAME_DOSE = 0.03
-"""Relative difference of mAs below which two doses are one."""
-FACTS = {
-    "manufacturer": "scanner manufacturer",
-    "kvp": "kVp",
-    "filter": "filter",
-    "kernel": "kernel",
-    "ir": "iterative reconstruction",
-    "thickness_mm": "slice thickness",
-    "collimation_mm": "collimation",
-    "pitch": "pitch",
-    "fov_mm": "field of view",
-    "matrix": "matrix",
-    "pixel_mm": "pixel size",
-}
-"""What must match between fit, hold-out and monthly scans, and how a message calls it."""
 CONSTANCY_CODES = {"within": 0, "drifted": 1, "cannot tell": 3}
 _CONSTANCY_OF = {"within": "within", "drifted": "drifted", "inconclusive": "cannot tell"}
-_DIFFERENT_OBJECT_HU = 150.0
 Record = dict[str, Any]
 
 
@@ -130,13 +123,13 @@ def predict(
         "versions": plan["versions"],
         "model": plan["model"],
         "asked": asked,
-        "fit": [acquisition(stack) for stack in stacks],
+        "fit": [describe(stack) for stack in stacks],
         "predicted": outcome.summary["sar"],
         "gate": outcome.summary["gate"],
         "warnings": outcome.summary["warnings"],
-        "files": _hashes(folder),
+        "files": hashes_of(folder),
     }
-    return Commissioned(_seal(folder, "lock", lock), folder, 0)
+    return Commissioned(seal(folder, "lock", lock), folder, 0)
 
 
 def hold_out(
@@ -163,11 +156,11 @@ def hold_out(
     lock = read_sealed(folder, "lock")
     if (folder / "baseline.json").exists():
         raise UsageError(f"{folder} holds a baseline already; commission into another --out")
-    _same_files(folder, lock["files"])
+    check_files(folder, lock["files"])
     _same_model(model, spec, lock["model"])
     stacks = cases.find_repeats(scans)
-    _check_fresh(stacks, lock["fit"], "held-out")
-    unstated = _check_match(stacks, lock["fit"], folder, "held-out")
+    check_fresh(stacks, lock["fit"], "held-out")
+    unstated = check_match(stacks, lock["fit"], folder, "held-out")
     nearest = _predicted_doses(stacks, lock)
     shutil.rmtree(folder / "measured", ignore_errors=True)  # of a comparison that was stopped
     measured = replay.replay_scans(
@@ -188,14 +181,14 @@ def hold_out(
         "versions": rundir.versions(),
         "lock_sha256": hash_file(folder / "lock.json"),
         "lock": lock,
-        "held_out": [acquisition(stack) for stack in stacks],
+        "held_out": [describe(stack) for stack in stacks],
         "unstated": unstated,
-        "files": _hashes(folder),
+        "files": hashes_of(folder),
     }
-    sealed = _seal(folder, "baseline", baseline)
+    sealed = seal(folder, "baseline", baseline)
     from robustkit.report.commissioning import write_baseline
 
-    write_baseline(sealed, _hash_of(folder, "baseline"), folder / "baseline.html")
+    write_baseline(sealed, hash_of(folder, "baseline"), folder / "baseline.html")
     return Commissioned(sealed, folder, EXIT_CODES[sealed["verdict"]])
 
 
@@ -267,11 +260,11 @@ def constancy(
     folder = Path(baseline)
     record = read_sealed(folder, "baseline")
     lock = record["lock"]
-    _same_files(folder, record["files"])
+    check_files(folder, record["files"])
     _same_model(model, spec, lock["model"])
     stacks = cases.find_repeats(repeats)
-    _check_fresh(stacks, [*lock["fit"], *record["held_out"]], "new")
-    unstated = _check_match(stacks, lock["fit"], folder, "new")
+    check_fresh(stacks, [*lock["fit"], *record["held_out"]], "new")
+    unstated = check_match(stacks, lock["fit"], folder, "new")
     _check_fit_dose(stacks, lock["fit"])
     place = _next_folder(folder / "constancy")
     asked = lock["asked"]
@@ -295,7 +288,7 @@ def constancy(
             "written": _now(),
             "baseline_sha256": hash_file(folder / "baseline.json"),
             "model": lock["model"],
-            "scans": [acquisition(stack) for stack in stacks],
+            "scans": [describe(stack) for stack in stacks],
             "unstated": unstated,
             "margin": asked["margin"],
             "noise": noise,
@@ -309,77 +302,6 @@ def constancy(
 
     write_constancy(found, place / "constancy.html")
     return Commissioned(found, place, CONSTANCY_CODES[verdict])
-
-
-def acquisition(stack: RepeatScans) -> Record:
-    """Return what is recorded of one set of scans: protocol, dose, size, and a hash of each scan's pixels."""
-    return {
-        "slice": stack.id,
-        "label": stack.label,
-        "k": len(stack.pixels),
-        "mas": stack.mas,
-        "ctdivol": stack.protocol.get("ctdivol"),
-        "wed_mm": round(water_equivalent_diameter(stack.clean, stack.pixel_mm, stack.mask), 1),
-        "protocol": _protocol(stack),
-        "source": stack.source,
-        "scans": [slice_id(scan, stack.pixel_mm) for scan in stack.pixels],
-    }
-
-
-def mismatches(there: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Compare two protocols; return what differs, a phrase each, and the names of what one of them does not state."""
-    differ, unstated = [], []
-    for key, name in FACTS.items():
-        a, b = there.get(key), here.get(key)
-        if a is None or b is None:
-            unstated.append(name)
-        elif not _same_fact(a, b):
-            differ.append(f"{name} ({_told(a)} there, {_told(b)} here)")
-    return differ, unstated
-
-
-def read_sealed(folder: Path, name: str) -> Record:
-    """Return lock.json or baseline.json of a folder; DataError when it is not what was hashed when it was written."""
-    path = folder / f"{name}.json"
-    if not path.exists():
-        cure = {"lock": "predict first: --repeats FIT --out DIR", "baseline": "finish it: --hold-out SCANS --out DIR"}
-        raise UsageError(f"{folder} holds no {name}.json; {cure[name]}")
-    if hash_file(path) != _hash_of(folder, name):
-        raise DataError(f"{name}.json in {folder} was changed after it was locked; commission again into another --out")
-    try:
-        found: Record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{name}.json in {folder} cannot be read; commission again into another --out") from error
-    if found.get("schema") != SCHEMA:
-        raise DataError(f"{name}.json in {folder} has schema {found.get('schema')}, this robustkit reads {SCHEMA}")
-    return found
-
-
-def _seal(folder: Path, name: str, record: Mapping[str, Any]) -> Record:
-    sealed: Record = plain(dict(record))
-    files.write_json(folder / f"{name}.json", sealed)
-    files.write_text(folder / f"{name}.sha256", f"{hash_file(folder / f'{name}.json')}  {name}.json\n")
-    return sealed
-
-
-def _hash_of(folder: Path, name: str) -> str:
-    try:
-        return (folder / f"{name}.sha256").read_text(encoding="utf-8").split()[0]
-    except (OSError, IndexError):
-        raise DataError(f"{folder} lacks {name}.sha256, so {name}.json proves nothing; commission again") from None
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    kept = [*folder.glob("clean/*"), *folder.glob("profiles/*")]
-    kept += [folder / part / name for part in ("predicted", "measured") for name in ("summary.json", "results.parquet")]
-    return {p.relative_to(folder).as_posix(): hash_file(p) for p in sorted(kept) if p.exists()}
-
-
-def _same_files(folder: Path, hashes: Mapping[str, str]) -> None:
-    for name, wanted in hashes.items():
-        path = folder / name
-        if not path.exists() or hash_file(path) != wanted:
-            raise DataError(f"{name} in {folder} is missing or was changed after it was locked; commission again")
 
 
 def _same_model(model: str | Path | Classifier, spec: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> None:
@@ -410,24 +332,14 @@ def _next_folder(parent: Path) -> Path:
 
 
 def _levels(levels: Sequence[float] | None, stacks: Sequence[RepeatScans]) -> list[float]:
-    fitted = sorted({_mas(stack) for stack in stacks})
-    asked = levels or [m for m in run.DEFAULT_MAS if not any(_same_dose(m, f) for f in fitted)]
-    own = [level for level in asked if any(_same_dose(level, f) for f in fitted)]
+    fitted = sorted({dose_of(stack) for stack in stacks})
+    asked = levels or [m for m in run.DEFAULT_MAS if not any(same_dose(m, f) for f in fitted)]
+    own = [level for level in asked if any(same_dose(level, f) for f in fitted)]
     if own:
         raise UsageError(
             f"{own[0]:g} mAs is a dose of the fit; a prediction is tested at another dose: leave it out of --mas"
         )
     return run.check_levels(asked, 1, 0, 1)
-
-
-def _mas(stack: RepeatScans) -> float:
-    if stack.mas is None:
-        raise UsageError("a set of scans does not say its mAs; give it in the .npz key `mas` or the DICOM tag")
-    return stack.mas
-
-
-def _same_dose(a: float, b: float) -> bool:
-    return abs(a - b) <= SAME_DOSE * max(a, b)
 
 
 def _keep_images_and_profiles(folder: Path, repeats: str, stacks: Sequence[RepeatScans]) -> None:
@@ -439,108 +351,22 @@ def _keep_images_and_profiles(folder: Path, repeats: str, stacks: Sequence[Repea
         clean, _ = cases.clean_image(source)
         (folder / "clean").mkdir(exist_ok=True)
         save_images(folder / "clean" / f"{number + 1:03d}.npz", [replace(source.slice, pixels=clean)])
-    for number, stack in enumerate(_fit_stacks(stacks)):
+    for number, stack in enumerate(fit_stacks(stacks)):
         (folder / "profiles").mkdir(exist_ok=True)
         noise.save_profile(noise.estimate(stack), folder / "profiles" / f"{number + 1:03d}.npz")
-
-
-def _fit_stacks(stacks: Sequence[RepeatScans]) -> list[RepeatScans]:
-    """Return the set of each slice that noise is fitted to."""
-    by_slice: dict[str, list[RepeatScans]] = {}
-    for stack in stacks:
-        by_slice.setdefault(stack.id, []).append(stack)
-    return [cases.fit_set(group) for group in by_slice.values()]
-
-
-def _fit_records(fit: Sequence[Record]) -> list[Record]:
-    """Return the record of the set of each slice that noise was fitted to."""
-    by_slice: dict[str, list[Record]] = {}
-    for record in fit:
-        by_slice.setdefault(record["slice"], []).append(record)
-    return [min(group, key=lambda record: record["mas"]) for group in by_slice.values()]
-
-
-def _check_fresh(stacks: Sequence[RepeatScans], seen: Sequence[Record], what: str) -> None:
-    known = {scan for record in seen for scan in record["scans"]}
-    used = sum(slice_id(scan, stack.pixel_mm) in known for stack in stacks for scan in stack.pixels)
-    if used:
-        raise DataError(f"{used} of the {what} scans were used before in this commissioning; scan anew")
-
-
-def _check_match(stacks: Sequence[RepeatScans], fit: Sequence[Record], folder: Path, what: str) -> list[str]:
-    """Refuse scans of another protocol or object than the fit's; return the names of facts that files do not state."""
-    slices = _slices(stacks)
-    records = _fit_records(fit)
-    if len(slices) != len(records):
-        raise DataError(f"the {what} scans show {len(slices)} slices, the fit {len(records)}; scan the same slices")
-    unstated: list[str] = []
-    for number, (group, record) in enumerate(zip(slices, _matched(slices, records), strict=True), start=1):
-        clean = np.load(folder / "clean" / f"{records.index(record) + 1:03d}.npz")["pixels"].squeeze()
-        for stack in group:
-            differ, silent = mismatches(record["protocol"], _protocol(stack))
-            if differ:
-                raise DataError(f"the {what} scans of slice {number} differ from the fit in {'; '.join(differ)}")
-            if _other_object(clean, stack.clean):
-                raise DataError(f"the {what} scans of slice {number} do not show the object that the fit shows")
-            unstated += silent
-    return list(dict.fromkeys(unstated))
-
-
-def _slices(stacks: Sequence[RepeatScans]) -> list[list[RepeatScans]]:
-    by_slice: dict[str, list[RepeatScans]] = {}
-    for stack in stacks:
-        by_slice.setdefault(stack.id, []).append(stack)
-    return list(by_slice.values())
-
-
-def _matched(slices: Sequence[Sequence[RepeatScans]], records: Sequence[Record]) -> list[Record]:
-    """Return the fit's record of each slice: by id where every one has it, else by position, as an audit matches."""
-    by_id = {record["slice"]: record for record in records}
-    if all(group[0].id in by_id for group in slices):
-        return [by_id[group[0].id] for group in slices]
-    return list(records)
-
-
-def _other_object(there: Any, here: Any) -> bool:
-    """Say whether two means differ by more than noise or a small shift could: over 5 % of their 16 x 16 px blocks."""
-    rows, columns = (max(side // 16, 1) for side in there.shape)
-    height, width = (side // count * count for side, count in zip(there.shape, (rows, columns), strict=True))
-    change = np.asarray(there, np.float64)[:height, :width] - here[:height, :width]
-    blocks = change.reshape(rows, height // rows, columns, width // columns).mean(axis=(1, 3))
-    return bool(np.mean(np.abs(blocks) > _DIFFERENT_OBJECT_HU) > 0.05)
-
-
-def _protocol(stack: RepeatScans) -> Record:
-    facts = {key: stack.protocol.get(key) for key in FACTS if stack.protocol.get(key) is not None}
-    facts |= {"kernel": stack.kernel} if stack.kernel else {}
-    return facts | {"matrix": list(stack.pixels.shape[1:]), "pixel_mm": [round(mm, 4) for mm in stack.pixel_mm]}
-
-
-def _same_fact(a: Any, b: Any) -> bool:
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(_same_fact(x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, int | float) and isinstance(b, int | float):
-        return bool(np.isclose(a, b, rtol=0.005, atol=1e-6))
-    return str(a).strip().lower() == str(b).strip().lower()
-
-
-def _told(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return " x ".join(_told(part) for part in value)
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _predicted_doses(stacks: Sequence[RepeatScans], lock: Mapping[str, Any]) -> dict[float, float]:
     """Return measured mAs -> predicted level; UsageError for a dose of the fit, DataError for one not predicted."""
     fitted = {record["mas"] for record in lock["fit"]}
     found = {}
-    for mas in sorted({_mas(stack) for stack in stacks}):
-        if any(_same_dose(mas, dose) for dose in fitted):
+    for mas in sorted({dose_of(stack) for stack in stacks}):
+        if any(same_dose(mas, dose) for dose in fitted):
             raise UsageError(
                 f"the held-out scans are at {mas:g} mAs, which is a dose of the fit; a prediction is tested at another"
             )
         level = min(lock["asked"]["levels"], key=lambda known: abs(known - mas))
-        if not _same_dose(level, mas):
+        if not same_dose(level, mas):
             told = ", ".join(f"{known:g}" for known in lock["asked"]["levels"])
             raise DataError(
                 f"the held-out scans are at {mas:g} mAs, the prediction was locked at {told}; nothing was compared: "
@@ -551,9 +377,11 @@ def _predicted_doses(stacks: Sequence[RepeatScans], lock: Mapping[str, Any]) -> 
 
 
 def _check_fit_dose(stacks: Sequence[RepeatScans], fit: Sequence[Record]) -> None:
-    for stack, record in zip(_fit_stacks(stacks), _fit_records(fit), strict=True):
-        if not _same_dose(_mas(stack), record["mas"]):
-            raise UsageError(f"the new scans are at {_mas(stack):g} mAs, the baseline was fitted at {record['mas']:g}")
+    for stack, record in zip(fit_stacks(stacks), fit_records(fit), strict=True):
+        if not same_dose(dose_of(stack), record["mas"]):
+            raise UsageError(
+                f"the new scans are at {dose_of(stack):g} mAs, the baseline was fitted at {record['mas']:g}"
+            )
 
 
 def _row(predicted: Mapping[str, Any], share: Mapping[str, Any], entries: Sequence[Record], margin: float) -> Record:
@@ -618,9 +446,9 @@ def _compare_noise(folder: Path, stacks: Sequence[RepeatScans], fit: Sequence[Re
     from robustkit import noise
 
     found = []
-    records = _fit_records(fit)
-    fitted = _fit_stacks(stacks)
-    for number, (stack, record) in enumerate(zip(fitted, _matched([[s] for s in fitted], records), strict=True), 1):
+    records = fit_records(fit)
+    fitted = fit_stacks(stacks)
+    for number, (stack, record) in enumerate(zip(fitted, matched([[s] for s in fitted], records), strict=True), 1):
         old = noise.load_profile(folder / "profiles" / f"{records.index(record) + 1:03d}.npz")
         changed = noise.compare_profiles(old, _at_dose(noise.estimate(stack), record["mas"])).as_dict()
         found.append({"slice": number, **changed, "verdict": _CONSTANCY_OF[changed["verdict"]]})
@@ -677,16 +505,3 @@ def _told_change(row: Mapping[str, Any]) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-__all__: list[str] = [
-    "FACTS",
-    "Commissioned",
-    "acquisition",
-    "constancy",
-    "hold_out",
-    "judge",
-    "mismatches",
-    "predict",
-    "read_sealed",
-]

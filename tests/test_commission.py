@@ -13,7 +13,7 @@ from models import SPEC, linear_probe
 from scipy.stats import norm
 from test_cli import robustkit
 
-from robustkit import cases, commission, slice_id
+from robustkit import acquisition, cases, commission, sealed, slice_id
 from robustkit.dosimetry import water_equivalent_diameter
 from robustkit.errors import DataError, ModelError, RobustkitError, UsageError
 from robustkit.scans import save_repeats
@@ -276,14 +276,14 @@ def test_several_slices_are_matched_by_position(room, tmp_path):
     save_repeats(tmp_path / "held.npz", two(HELD_MAS, 9, 40))
     asked = {"levels": [HELD_MAS], "n": 64, "noise": "white", "margin": "20%"}
     commission.predict(model, str(tmp_path / "fit"), tmp_path / "base", **asked)
-    lock = commission.read_sealed(tmp_path / "base", "lock")
+    lock = sealed.read_sealed(tmp_path / "base", "lock")
     assert len(lock["fit"]) == 2
     stacks = cases.find_repeats(str(tmp_path / "held"))
-    assert commission._check_match(stacks, lock["fit"], tmp_path / "base", "held-out") == []
+    assert acquisition.check_match(stacks, lock["fit"], tmp_path / "base", "held-out") == []
     with pytest.raises(DataError, match="do not show the object"):
-        commission._check_match(stacks[::-1], lock["fit"], tmp_path / "base", "held-out")
+        acquisition.check_match(stacks[::-1], lock["fit"], tmp_path / "base", "held-out")
     with pytest.raises(DataError, match="show 1 slices, the fit 2"):
-        commission._check_match(stacks[:1], lock["fit"], tmp_path / "base", "held-out")
+        acquisition.check_match(stacks[:1], lock["fit"], tmp_path / "base", "held-out")
     done = commission.hold_out(model, str(tmp_path / "held"), tmp_path / "base")
     assert sum(row["measured"]["n"] for row in done.record["rows"]) == 18
 
