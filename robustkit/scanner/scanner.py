@@ -414,7 +414,7 @@ def _same_geometry(lanes: Mapping[int, _Lane]) -> list[list[int]]:
 
 def _mapper(threads: int) -> Callable[[Callable[[Any], None], Iterable[Any]], None]:
     """Return a function that runs another over items, on plain threads."""
-    count = threads or len(os.sched_getaffinity(0))
+    count = threads or _cores()
 
     def run(function: Callable[[Any], None], items: Iterable[Any]) -> None:
         if count == 1:
@@ -427,3 +427,9 @@ def _mapper(threads: int) -> Callable[[Callable[[Any], None], Iterable[Any]], No
             list(pool.map(function, items))
 
     return run
+
+
+def _cores() -> int:
+    """Cores that this process may run on; not every system can tell it apart from those there are."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1

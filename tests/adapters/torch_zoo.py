@@ -63,21 +63,36 @@ def no_network() -> int:
     return 3
 
 
+_EXPORTED: dict[Any, Any] = {}
+"""Exporting costs a second; the networks of `build` differ by `soft` and `channels` alone."""
+
+
+def _export(net: nn.Module, batch: int | None) -> Any:
+    example = torch.zeros(batch or 2, net.conv.in_channels, SIDE, SIDE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dynamic = None if batch else ({0: torch.export.Dim("batch", min=1)},)
+        return torch.export.export(net, (example,), dynamic_shapes=dynamic)
+
+
 FORMS = ("pt2", "torchscript", "state_dict", "safetensors")
 
 
-def write(net: nn.Module, path: Path, form: str, *, extra: dict[str, str] | None = None, **shape: Any) -> Path:
+def write(
+    net: nn.Module, path: Path, form: str, *, extra: dict[str, str] | None = None, batch: int | None = None
+) -> Path:
     """Write a network in one of `FORMS`; `batch` fixes the batch of a .pt2."""
-    channels = net.conv.in_channels if isinstance(net, Net) else 1
+    if form == "pt2":
+        target = path.with_suffix(".pt2")
+        key = (net.soft, net.conv.in_channels) if isinstance(net, Net) else None
+        if (key, batch) not in _EXPORTED:
+            _EXPORTED[key, batch] = _export(net, batch)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.export.save(_EXPORTED[key, batch], target, extra_files=extra)
+        return target
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if form == "pt2":
-            batch = shape.get("batch")
-            example = torch.zeros(batch or 2, channels, SIDE, SIDE)
-            dynamic = None if batch else ({0: torch.export.Dim("batch", min=1)},)
-            program = torch.export.export(net, (example,), dynamic_shapes=dynamic)
-            torch.export.save(program, path.with_suffix(".pt2"), extra_files=extra)
-            return path.with_suffix(".pt2")
         if form == "torchscript":
             torch.jit.save(torch.jit.script(net), str(path.with_suffix(".ts")), _extra_files=extra or {})
             return path.with_suffix(".ts")
