@@ -57,8 +57,8 @@ def objects() -> list[Slice]:
     legs[np.hypot(y, np.abs(x) - 34) < 8] = 900
     head = np.where(np.hypot(y / 58, x / 48) < 1, 35.0, air)
     head[(np.hypot(y / 58, x / 48) < 1) & (np.hypot(y / 53, x / 43) > 1)] = 800
-    for pixels in (disc, chest, legs, head):
-        pixels = gaussian_filter(pixels, 0.6).astype(np.float32)
+    for painted in (disc, chest, legs, head):
+        pixels = gaussian_filter(painted, 0.6).astype(np.float32)
         found.append(Slice(slice_id(pixels, (MM, MM)), pixels, (MM, MM), synthetic=True))
     return found
 
@@ -171,8 +171,8 @@ def page(found: pd.DataFrame, asked: argparse.Namespace, seconds: float) -> str:
 
 Share of {len(found)} cases (model probe, slice, level, set of K = {asked.k} scans) whose 95 % interval holds the SAR of
 true scans; {held}. {asked.sets} disjoint sets of scans of each of {found["slice"].nunique()} objects, {len(SCALES)}
-linear probes each, noise fitted at {FIT_MAS:g} mAs, clean image the mean of the K scans, n = {asked.n}. Cases of one set
-share its scans, so the {asked.sets * found["slice"].nunique()} sets, not the cases, are what is independent.
+linear probes each, noise fitted at {FIT_MAS:g} mAs, clean image the mean of the K scans, n = {asked.n}. Cases of one
+set share its scans, so the {asked.sets * found["slice"].nunique()} sets, not the cases, are what is independent.
 
     OMP_NUM_THREADS=1 {command} --markdown docs/statistics-coverage.md
 

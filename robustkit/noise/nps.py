@@ -106,6 +106,7 @@ def _from_profile(
 
 
 fit_nps.from_profile = _from_profile  # type: ignore[attr-defined]
+fit_nps.takes_several_sets = True  # type: ignore[attr-defined]
 
 
 def _model(profile: Profile, law: DoseLaw) -> FilteredNoise:

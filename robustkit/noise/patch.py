@@ -110,6 +110,7 @@ def _from_profile(
 
 
 fit_patch_nps.from_profile = _from_profile  # type: ignore[attr-defined]
+fit_patch_nps.takes_several_sets = True  # type: ignore[attr-defined]
 
 
 def roi_centre(

@@ -126,6 +126,7 @@ def _from_profile(
 
 
 fit_white.from_profile = _from_profile  # type: ignore[attr-defined]
+fit_white.takes_several_sets = True  # type: ignore[attr-defined]
 
 
 def _mask(repeats: RepeatScans | Sequence[RepeatScans] | None) -> np.ndarray[Any, np.dtype[np.bool_]] | None:

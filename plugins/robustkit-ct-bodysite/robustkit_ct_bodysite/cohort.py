@@ -129,7 +129,8 @@ def phantom_shots(scan: int, spacing_mm: float) -> tuple[Shot, ...]:
 def patient_shots(number: int, spacing_mm: float) -> tuple[Shot, ...]:
     """Return a patient's images, in the order of their scans.
 
-    The body is scanned from crown to toes (the neck twice as closely). A slice enters as it is, or reconstructed with
+    The body is scanned from crown to toes: `spacing_mm` on average, closest in the head and neck, widest in the long
+    legs, so that no site outnumbers the others by far. A slice enters as it is, or reconstructed with
     the tight field of its region, or cropped about a leg, or in several of these ways.
     """
     p, rng = virtual_patient(number), _rng(0x5E12, number)
@@ -137,10 +138,12 @@ def patient_shots(number: int, spacing_mm: float) -> tuple[Shot, ...]:
     kernel = str(rng.choice(["standard", "smooth", "sharp"], p=[0.6, 0.25, 0.15]))
     view = View((float(rng.normal(0, 5)), float(rng.normal(0, 5))), table=bool(rng.random() < 0.85))
     regions, legs = _regions(p, rng), {side: _leg_crop(rng) for side in (-1, 1)}
-    neck = (p.z_of("chin") - 30.0, p.z_of("apex") + 40.0)
-    zs = _stack(p.z_range, spacing_mm, rng) + _stack(neck, spacing_mm, rng)
+    first, last = p.z_range
+    shoulders, crotch = p.z_of("apex") + 60.0, p.z_of("crotch") + 60.0
+    zs = _stack((first, shoulders), 0.5 * spacing_mm, rng)
+    zs += _stack((shoulders, crotch), 0.75 * spacing_mm, rng) + _stack((crotch, last), 1.6 * spacing_mm, rng)
     taken: list[Shot] = []
-    for z in sorted(zs):
+    for z in zs:
         scan = Scan(number, z, mas, kernel, view)
         taken += _reconstructions(scan, rng, regions, legs)
     return tuple(taken)
