@@ -24,13 +24,13 @@ VALUE = 40.0
 
 
 def weights() -> NDArray[np.float64]:
-    """A smooth probe, (24, 26): it sees low frequencies, as a classifier with pooling does."""
+    """Return a smooth probe (24, 26): it sees low frequencies, as a classifier with pooling does."""
     y, x = np.indices(SHAPE)
     return np.exp(-((y - 11) ** 2 + (x - 14) ** 2) / 50.0) / 100.0 + np.cos(0.3 * x) / 2000.0
 
 
 def repeats(count: int = 20) -> RepeatScans:
-    """Scans of a constant object; the noise is correlated, and twice as strong on the right."""
+    """Return scans of a constant object; the noise is correlated, and twice as strong on the right."""
     white = np.random.default_rng(4).standard_normal((count, SHAPE[0] + 2, SHAPE[1] + 2))
     smooth = sum(white[:, i : i + SHAPE[0], j : j + SHAPE[1]] for i in range(3) for j in range(3)) / 3.0
     sd = np.linspace(8.0, 16.0, SHAPE[1])
@@ -65,7 +65,7 @@ def variance_by_the_paper(scans: RepeatScans, patch_mm: float, w: NDArray[np.flo
 
 
 def on_axis(axis: Axis, patch: int) -> NDArray[np.float64]:
-    """The trapezoid of one patch over the whole axis."""
+    """Return the trapezoid of one patch over the whole axis."""
     found = np.zeros(axis.length)
     found[axis.starts[patch] : axis.starts[patch] + axis.size] = axis.weights[patch]
     return found
