@@ -190,7 +190,7 @@ def settle(told: Mapping[str, Any], facts: FileFacts, name: str) -> InputSpec:
         What neither the file nor anyone said, with the flags to type and the TOML to write. ModelError where what was
         said contradicts the file.
     """
-    layout = told.get("layout") or facts.layout or _layout_of(facts.dims)
+    layout = told.get("layout") or facts.layout or layout_of(facts.dims)
     channels, height, width = _by_layout(facts.dims, layout)
     channels = _agree(name, "channels", told.get("channels"), channels)
     _ask(name, {"window": "window" not in told, "layout": layout is None, "channels": channels is None})
@@ -251,8 +251,8 @@ def _ask(name: str, missing: Mapping[str, bool]) -> None:
         )
 
 
-def _layout_of(dims: Sequence[int | None]) -> str | None:
-    """Channels are the dimension that is 1 or 3; where that does not decide, nobody knows."""
+def layout_of(dims: Sequence[int | None]) -> str | None:
+    """Return the layout of three dimensions: channels are the one that is 1 or 3; None where that does not decide."""
     first, last = dims[0] in (1, 3), dims[2] in (1, 3)
     return None if first == last else ("nchw" if first else "nhwc")
 
