@@ -52,7 +52,8 @@ def _about_single_scans(stories: Sequence[Mapping[str, Any]], levels: Sequence[f
             f"of {span} mAs (noise.json has every level)"
         )
     if unknown:
-        told.append(f"{unknown} clean images are single scans of unknown mAs: their own noise is not accounted for")
+        whose = "the clean image is a single scan" if unknown == 1 else f"{unknown} clean images are single scans"
+        told.append(f"{whose} of unknown mAs: noise of its own is not accounted for")
     return told
 
 

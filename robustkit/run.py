@@ -99,7 +99,7 @@ def audit_model(
     """Audit one model: which answers change with noise alone, at which dose.
 
     Parameters mirror `robustkit audit` (`settings` is `--set`, `only_class` is `--class`, `spec` the input-spec
-    flags); `model` may also be a classifier object. `progress(done, total)` is told of finished shards. With
+    flags); `model` may also be a classifier object. `progress(done, total)` is told of images scored. With
     `until_decided` the run grows until the gate is decided, `n` being the most it may draw; its bounds then allow
     for the looking (a confidence sequence). With `total` the noise is refitted without each scan in turn, and every SAR
     has a second interval that holds the fit and the clean image too (`robustkit.uncertainty`).
@@ -238,7 +238,7 @@ def work_off(
         if part or not directory.case_path(case).exists()
     ]
     failures = []
-    with _watch(directory, len(pairs) * len(rundir.ranges(n)), progress):
+    with _watch(directory, len(pairs) * n * len(directory.plan["levels"]), progress):
         try:
             for task, error in work_map(do_task, tasks):
                 if error is not None:
@@ -369,8 +369,11 @@ def _watch(directory: rundir.RunDir, total: int, progress: Progress | None) -> A
         return nullcontext()
     import threading
 
+    per_shard = rundir.SHARD * len(directory.plan["levels"])
+
     def count() -> int:
-        return sum(1 for p in directory.shards.glob("*.npz") if "-case-" not in p.name)
+        shards = sum(1 for p in directory.shards.glob("*.npz") if "-case-" not in p.name)
+        return min(shards * per_shard, total)
 
     @contextmanager
     def watching() -> Iterator[None]:

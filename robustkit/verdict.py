@@ -70,13 +70,31 @@ def at_level(level: float, unit: str) -> str:
 
 
 def _passed(gate: Mapping[str, Any], unit: str) -> str:
-    worst = max(gate["evidence"], key=lambda item: item["upper"])
-    whom = f"class {gate['class']}" if gate["class"] else "every class"
+    evidence = gate["evidence"]
+    bound = max(item["upper"] for item in evidence)
+    sure = f"({_percent(gate['confidence'])} sure), within the limit of {_percent(gate['max_sar'])}"
+    where, whom = _where(gate, unit), _whom(gate)
+    if not any(item["k"] or item["tied"] for item in evidence):
+        total = sum(item["n"] for item in evidence)
+        return (
+            f"Pass: {where}, noise alone changed none of {total:,} answers; it changes at most {_at_most(bound)} of "
+            f"the answers {whom} {sure}."
+        )
+    most = max(evidence, key=lambda item: (item["rate"], item["upper"]))
     return (
-        f"Pass: {_where(gate, unit)}, noise alone changes the answer for at most {_at_most(worst['upper'])} of images "
-        f"of {whom}, within the limit of {_percent(gate['max_sar'])} ({_percent(gate['confidence'])} sure; "
-        f"most: {_told(worst, unit)})."
+        f"Pass: {where}, noise alone changes at most {_at_most(bound)} of the answers {whom} {sure}. "
+        f"It changed most in {_told(most, unit)}."
     )
+
+
+def _whom(gate: Mapping[str, Any]) -> str:
+    """Name the classes that a pass speaks of: those with an image, by name where some have none."""
+    if gate["class"]:
+        return f"in class {gate['class']}"
+    if not gate["not_tested"]:
+        return "in any class"
+    tested = list(dict.fromkeys(str(item["class"]) for item in gate["evidence"]))
+    return f"in class {tested[0]}" if len(tested) == 1 else f"in any of {', '.join(tested[:-1])} and {tested[-1]}"
 
 
 def _failed(gate: Mapping[str, Any], unit: str) -> str:

@@ -292,10 +292,27 @@ def test_verdict_sentences_carry_the_evidence():
     assert "596 of 1,000 images of class C at 25 mAs" in failed
     passed = summarise(AUDIT, Gate(0.03, at=200.0))["verdict_sentence"]
     assert passed.startswith("Pass: at 200 mAs")
-    assert "at most 2 % of images of every class" in passed
+    assert "at most 2 % of the answers in any of BN, C and AP (95 % sure), within the limit of 3 %" in passed
     plainly = summarise(rows(("s", 25, "C", 0, 1000)))["verdict_sentence"]
     assert "none of 1,000 answers" in plainly
     assert "up to 0.3 %" in plainly
+
+
+def test_pass_without_a_flip_says_none_and_still_gives_the_bound():
+    table = rows(("s", 25, "C", 0, 500), ("t", 25, "AP", 0, 500))
+    sentence = summarise(table, Gate(0.02), classes=["C", "AP"])["verdict_sentence"]
+    # 0 of 500: 1 - 0.05^(1/500) = 0.597 %
+    assert "changed none of 1,000 answers" in sentence
+    assert "at most 0.6 % of the answers in any class" in sentence
+
+
+def test_pass_names_the_classes_it_speaks_of_where_some_were_not_seen():
+    one = summarise(rows(("s", 25, "C", 0, 500)), Gate(0.02), classes=["BN", "C"])["verdict_sentence"]
+    assert "of the answers in class C (95 % sure)" in one
+    two = rows(("s", 25, "C", 1, 500), ("t", 25, "AP", 0, 500))
+    both = summarise(two, Gate(0.02), classes=["BN", "C", "AP"])["verdict_sentence"]
+    assert "of the answers in any of C and AP (95 % sure)" in both
+    assert "1 of 500 images of class C" in both
 
 
 def test_bound_in_words_is_rounded_up():

@@ -137,7 +137,12 @@ def _log_spaced(low: float, high: float, count: int) -> list[float]:
     if count == 1:
         return [low]
     ratio = math.log(high / low) / (count - 1)
-    return [float(f"{low * math.exp(ratio * i):.6g}") for i in range(count)]
+    between = [low * math.exp(ratio * i) for i in range(1, count - 1)]
+    for digits in (3, 6):  # levels are read by people: as few digits as tell them apart
+        found = [low, *(float(f"{level:.{digits}g}") for level in between), high]
+        if len(set(found)) == count:
+            return found
+    return found
 
 
 def merged_levels(mas: str | None, other: str | None) -> list[float] | None:

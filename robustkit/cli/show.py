@@ -1,4 +1,4 @@
-"""What the terminal shows: the SAR table, sentences, progress."""
+"""What the terminal shows: the verdict, sentences, progress."""
 
 from __future__ import annotations
 
@@ -19,51 +19,45 @@ def print_json(value: Any) -> None:
 
 
 def print_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
-    """Print what was audited, with which noise, the SAR table and the verdict."""
+    """Print what was audited, with which noise, the SAR table with its curves, the verdict, and what to beware of."""
     from rich.console import Console
+    from rich.text import Text
+
+    from robustkit.cli.sartable import sar_tables
 
     console = Console(highlight=False)
-    console.print(
-        f"{summary['model']}: noise {summary['noise']}, n = {summary['n']} a slice and level, seed {summary['seed']}"
-    )
+    asked = f"noise {summary['noise']}, n = {summary['n']:,} a slice and level, seed {summary['seed']}"
+    console.print(f"{summary['model']}: {asked}", markup=False)
     _print_first(console, "noise from", summary.get("noise_source", []))
     _print_first(console, "clean image", summary.get("clean_source", []))
-    console.print(sar_table(summary))
-    for sentence in (summary.get("verdict_sentence"), *summary.get("warnings", [])):
-        if sentence:
-            console.print(sentence, markup=False)
-    console.print(f"report: {run_dir / 'report.html'}", markup=False)
+    console.print()
+    for part in sar_tables(summary, console.width, curves=_draws_blocks(console)):
+        console.print(part, markup=False)
+    console.print()
+    verdict = str(summary.get("verdict_sentence") or "")
+    style = _COLOURS.get((summary.get("gate") or {}).get("verdict", ""), "bold")
+    console.print(Text(verdict, style))
+    for sentence in summary.get("warnings", []):
+        console.print(Text.assemble(("note: ", "dim"), str(sentence)))
+    console.print(f"report: {run_dir / 'report.html'}", markup=False, soft_wrap=True)
+
+
+_COLOURS = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
+
+
+def _draws_blocks(console: Any) -> bool:
+    """Say whether the terminal's encoding has the blocks that curves are made of."""
+    try:
+        "▁█".encode(console.encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def _print_first(console: Any, what: str, sentences: Sequence[str]) -> None:
     for sentence in sentences[:1]:
         more = f" (and {len(sentences) - 1} more like it: noise.json)" if len(sentences) > 1 else ""
         console.print(f"  {what}: {sentence}{more}", markup=False)
-
-
-def sar_table(summary: Mapping[str, Any]) -> Any:
-    """Return the rich table of SAR: a row a level, a column a class, k/n with its interval (and the total one)."""
-    from rich.table import Table
-
-    total = " (total: fit and clean image too)" if "total" in summary else ""
-    title = f"SAR, k/n with {summary.get('confidence', 0.95):.0%} interval{total}"
-    table = Table(title=title, title_justify="left")
-    table.add_column(summary["unit"], justify="right")
-    cells = {(row["class"], row["level"]): row for row in summary["sar"]}
-    shown = [name for name in summary["classes"] if any(key[0] == name for key in cells)]
-    for name in shown:
-        table.add_column(name, justify="right")
-    for level in summary["levels"]:
-        table.add_row(f"{level:g}", *(_cell(cells.get((name, level))) for name in shown))
-    return table
-
-
-def _cell(row: Mapping[str, Any] | None) -> str:
-    if row is None or not row["n"]:
-        return "-"
-    tied = f" ({row['tied']} tied)" if row.get("tied") else ""
-    total = f" (total {row['total_low']:.1%}-{row['total_high']:.1%})" if "total_low" in row else ""
-    return f"{row['k']}/{row['n']}{tied}  {row['low']:.1%}-{row['high']:.1%}{total}"
 
 
 @contextmanager
@@ -73,9 +67,23 @@ def progress(quiet: bool, what: str) -> Iterator[Progress | None]:
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    class Rate(ProgressColumn):
+        """Images a second."""
+
+        def render(self, task: Any) -> Text:
+            return Text("" if not task.speed else f"{task.speed:,.0f}/s")
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images"),
+        Rate(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
