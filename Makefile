@@ -23,7 +23,17 @@ $(VENV)/.test: $(BIN)/uv pyproject.toml constraints.txt plugins/robustkit-ct-bod
 demo: $(VENV)/.demo
 	$(BIN)/robustkit audit ct-bodysite --noise nps -n 200 --out runs/demo
 
-test: $(VENV)/.test
+# axe-core judges the reports in the browser tests; without npm those tests are left out and say so
+AXE := $(VENV)/axe/node_modules/axe-core/axe.min.js
+ifneq ($(shell command -v npm),)
+export ROBUSTKIT_AXE ?= $(abspath $(AXE))
+$(VENV)/.axe: $(VENV)/.test
+	-npm install --silent --no-audit --no-fund --prefix $(VENV)/axe axe-core@4 && touch $@
+else
+.PHONY: $(VENV)/.axe
+endif
+
+test: $(VENV)/.test $(VENV)/.axe
 	$(BIN)/python -m pytest -m "not slow" -n 2 $(PYTEST_ARGS)
 
 slow: $(VENV)/.test

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter
+from sections import put, table
 
 from robustkit import audit, cases, stats, uncertainty
 from robustkit.scanner import VirtualScanner
@@ -149,46 +150,52 @@ def measure(sets: int, k: int, n: int, scans: int, settings: dict, seed: int = 1
     return pd.DataFrame(found)
 
 
-def table(found: pd.DataFrame, by: str) -> str:
-    """Return coverage and median width by a column, as markdown."""
-    lines = [f"| {by} | cases | binomial interval | total interval | median widths |", "|---|---|---|---|---|"]
-    groups = [("all", found)] if by == "all" else list(found.groupby(by))
+def by(found: pd.DataFrame, column: str) -> str:
+    """Return coverage and median width by a column, as Markdown."""
+    rows = []
+    groups = [("all", found)] if column == "all" else list(found.groupby(column, observed=True))
     for name, part in groups:
         widths = f"{part['plain width'].median():.1%} / {part['total width'].median():.1%}"
-        lines.append(
-            f"| {name if isinstance(name, str) else format(name, 'g')} | {len(part)} "
-            f"| {part['plain'].mean():.1%} | {part['total'].mean():.1%} | {widths} |"
-        )
-    return "\n".join(lines)
+        label = name if isinstance(name, str) else format(name, "g")
+        rows.append([label, f"{len(part)}", f"{part['plain'].mean():.1%}", f"{part['total'].mean():.1%}", widths])
+    return table([column, "cases", "binomial interval", "total interval", "median widths"], rows)
 
 
-def page(found: pd.DataFrame, asked: argparse.Namespace, seconds: float) -> str:
-    """Return the page that is committed."""
-    binned = found.assign(**{"true SAR": pd.cut(found["true"], [-1, 0.01, 0.05, 0.2, 1], labels=BINS).astype(str)})
+def between_sets(found: pd.DataFrame, which: str) -> str:
+    """Return the 95 % interval of a coverage over sets of scans like these, the unit that is independent."""
+    sets = found.groupby(["slice", "set"])[which].agg(["sum", "count"])
+    low, high = stats.cluster_bootstrap(sets["sum"], sets["count"]).interval
+    return f"{low:.1%} to {high:.1%}"
+
+
+def text(found: pd.DataFrame, asked: argparse.Namespace, seconds: float) -> str:
+    """Return the section of the page."""
+    binned = found.assign(**{"true SAR": pd.cut(found["true"], [-1, 0.01, 0.05, 0.2, 1], labels=BINS)})
     command = f"python benchmarks/intervals.py --sets {asked.sets} -k {asked.k} -n {asked.n} --scans {asked.scans}"
-    held = "each true SAR is itself a share of " + f"{asked.scans:,} scans"
-    return f"""# Coverage of the intervals of SAR
-
-Share of {len(found)} cases (model probe, slice, level, set of K = {asked.k} scans) whose 95 % interval holds the SAR of
-true scans; {held}. {asked.sets} disjoint sets of scans of each of {found["slice"].nunique()} objects, {len(SCALES)}
-linear probes each, noise fitted at {FIT_MAS:g} mAs, clean image the mean of the K scans, n = {asked.n}. Cases of one
-set share its scans, so the {asked.sets * found["slice"].nunique()} sets, not the cases, are what is independent.
-
+    sets = asked.sets * found["slice"].nunique()
+    return f"""
     OMP_NUM_THREADS=1 {command} --markdown docs/statistics-coverage.md
 
-{table(found, "all")}
+Share of {len(found)} cases (model probe, slice, level, set of K = {asked.k} scans) whose 95 % interval holds the SAR of
+true scans, each true SAR being itself a share of {asked.scans:,} scans of the virtual scanner. {asked.sets} disjoint
+sets of scans of each of {found["slice"].nunique()} objects, {len(SCALES)} linear probes each, noise fitted at
+{FIT_MAS:g} mAs, clean image the mean of the K scans, n = {asked.n}. Cases of one set share its scans, so {sets} sets
+are what is independent: over them the coverage of the total interval is {between_sets(found, "total")}, that of the
+binomial one {between_sets(found, "plain")}.
+
+{by(found, "all")}
 
 By level (noise left in the mean is {np.sqrt(LEVELS[0] / asked.k / FIT_MAS):.2f} of the noise added at {LEVELS[0]:g} mAs
 and {np.sqrt(LEVELS[1] / asked.k / FIT_MAS):.2f} at {LEVELS[1]:g} mAs), by scale of the probe, by true SAR:
 
-{table(found, "mAs")}
+{by(found, "mAs")}
 
-{table(found, "scale px")}
+{by(found, "scale px")}
 
-{table(binned, "true SAR")}
+{by(binned, "true SAR")}
 
 The binomial interval is right for *this* fitted noise around *this* clean image, and only for those. More realizations
-make it narrower and its coverage worse. ({seconds:.0f} s on one thread.)
+make it narrower and its coverage worse. ({seconds:.0f} s on one thread of a shared machine.)
 """
 
 
@@ -205,10 +212,10 @@ def main() -> None:
     started = time.monotonic()
     settings = {"method": asked.method} if asked.method else {}
     found = measure(asked.sets, asked.k, asked.n, asked.scans, settings)
-    text = page(found, asked, time.monotonic() - started)
-    print(text)
+    told = text(found, asked, time.monotonic() - started)
+    print(told)
     if asked.markdown:
-        asked.markdown.write_text(text, encoding="utf-8")
+        put(asked.markdown, "virtual-scanner", told)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import numpy as np
 
 from robustkit import registry
 from robustkit.audit import Case, stored
+from robustkit.dosimetry import dose_facts
 from robustkit.errors import DataError, UsageError
 from robustkit.types import Fit, Image, RepeatScans, Slice
 
@@ -145,6 +146,7 @@ def prepare(source: Source, choice: NoiseChoice) -> Case:
         "source": origin,
         "clean": centre,
         "anchored": all(repeats.anchored for repeats in source.repeats),
+        "beam": dose_facts(source.slice, source.repeats),
         "report": dict(getattr(noise, "report", {}) or {}),
     }
     return Case(source.slice, clean, noise, story)

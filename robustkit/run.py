@@ -153,7 +153,7 @@ def audit_model(
             results.write(found.ledger, path / "ledger.parquet")
         outputs.write_results(directory, found.table, summary, found.told)
         flips = (plan, sources, choice, reference, found.ledger)
-        write_gallery(path, *flips, patients=gallery)
+        write_gallery(path, *flips, patients=gallery, command=command)
         if keep_noisy:
             write_noisy_images(path / "noisy", *flips, keep_noisy)
         elapsed = time.monotonic() - started

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from robustkit.report import curves, gallery, grids, matrix, noise, page, png, words
+from robustkit.report import curves, gallery, grids, matrix, noise, page, png, provenance, words
 from robustkit.report.source import Source, load
 
 
@@ -52,11 +52,14 @@ def parts(source: Source) -> dict[str, Any]:
         "flip_count": len(source.flips),
         "noise_cards": noise.cards(source),
         "noise_count": len(source.noise),
+        "dose": grids.doses(source),
         "colour_bar": png.colour_bar(),
         "evidence": grids.evidence(source.summary),
         "grids": further(source),
-        "null_audit": list(words.flatten(source.summary.get("null_audit") or {})),
-        "provenance": list(words.flatten(source.run)),
+        "null_audit": provenance.null_audit(source),
+        "command": provenance.command(source),
+        "provenance": provenance.facts(source),
+        "records": [grid for grid in (provenance.slices(source), provenance.files(source)) if grid],
         "limits": words.limits(source),
         "missing": source.missing,
     }

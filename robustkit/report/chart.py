@@ -110,7 +110,10 @@ class Mark(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A drawn series: paths of line and band (empty when there is nothing to draw), and its marks."""
+    """A drawn series: paths of line and band (empty when there is nothing to draw), and its marks.
+
+    Where the bands of several curves are one, the first draws it, in no curve's colour: it is `shared`.
+    """
 
     name: str
     style: int
@@ -119,6 +122,7 @@ class Curve(NamedTuple):
     band: str
     marks: list[Mark]
     whiskers: bool
+    shared: bool = False
 
 
 class Label(NamedTuple):
@@ -277,7 +281,7 @@ def draw(
         y_ticks=[Tick(to_y(t), y.name(t)) for t in y.ticks],
         x_title=x.title,
         y_title=y.title,
-        curves=_beside([_curve(s, row, x, y, to_x, to_y) for row, s in enumerate(series)], size.width / 200),
+        curves=_one_band(_beside([_curve(s, i, x, y, to_x, to_y) for i, s in enumerate(series)], size.width / 200)),
         labels=_labels(series, limit, y, (to_x, to_y), box, size, flip) if labelled else [],
         limit=to_y(limit[0]) if limit and y.low <= limit[0] <= y.high else None,
         small=len({p.x for s in series for p in s.points}) > 24,
@@ -310,6 +314,17 @@ def _beside(curves: list[Curve], step: float) -> list[Curve]:
         c._replace(marks=[m._replace(x=m.x + shift[m.row]) for m in c.marks]) if c.star and len(rows) <= 6 else c
         for c in curves
     ]
+
+
+def _one_band(curves: list[Curve]) -> list[Curve]:
+    """Draw a band that several curves have in common once: laid over each other it would look like something else."""
+    seen: set[str] = set()
+    found = []
+    for curve in curves:
+        common = bool(curve.band) and sum(other.band == curve.band for other in curves) > 1
+        found.append(curve._replace(shared=common, band="" if curve.band in seen else curve.band))
+        seen.add(curve.band)
+    return found
 
 
 def _band(points: Sequence[Point], to_x: Callable[[float], float], to_y: Callable[[float], float]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from robustkit.report import words
+from robustkit.report import grids, words
 from robustkit.report.chart import NARROW, WIDE, Axis, Plot, Point, Series, Size, draw, level_axis, nice_ticks
 from robustkit.report.source import Record, Source, records
 
@@ -212,11 +212,16 @@ def lowest(summary: Record) -> list[tuple[str, float | None, str]]:
     found = []
     for name, value in stated.items():
         inner = value if isinstance(value, dict) else {"level": value}
-        level = inner.get("level")
-        found.append(
-            (str(name), float(level) if isinstance(level, int | float) else None, str(inner.get("reason") or ""))
-        )
+        level, limit = inner.get("level"), inner.get("limit")
+        told = [str(inner.get("reason") or ""), _reaches(summary, str(name), limit)]
+        lowest_level = float(level) if isinstance(level, int | float) else None
+        found.append((str(name), lowest_level, "; ".join(filter(None, told))))
     return found
+
+
+def _reaches(summary: Record, name: str, limit: Any) -> str:
+    crossed = grids.crossing(summary, name, limit) if isinstance(limit, int | float) else ""
+    return f"reaches {words.bound(limit)} {crossed}" if crossed else ""
 
 
 def lowest_title(summary: Record) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from robustkit.report import words
-from robustkit.report.source import Record, records
+from robustkit.report.source import Record, Source, records
 
 LONG = 400
 """Rows of a table that are shown; the rest is counted, and stays in summary.json."""
@@ -61,23 +61,57 @@ def thresholds(summary: Record) -> Grid | None:
     rows = [[name, *(cells.get((name, rate), "–") for rate in rates)] for name in classes]
     heads = ["class", *(words.bound(rate) for rate in rates)]
     note = (
-        "Interpolated on the monotone curve; in brackets the tested levels between which it surely lies. "
-        "A dash: not reached within the levels tested."
+        "Interpolated on the monotone curve; in brackets the tested levels between which it surely lies. Without a "
+        "number the curve does not reach the share within the levels tested; open: nor do they say on which side."
     )
     return grid(f"{unit} at which the share of changed answers reaches", heads, rows, note)
 
 
 def _threshold(record: Record) -> str:
-    level, low, high = (record.get(name) for name in ("level", "low", "high"))
-    return f"{f'{level:.3g}' if isinstance(level, int | float) else '–'} {_span(low, high)}".strip()
+    span = _span(record.get("low"), record.get("high"))
+    level = record.get("level")
+    if not isinstance(level, int | float):
+        return span or "open"
+    return f"{level:.3g} ({span})" if span else f"{level:.3g}"
 
 
 def _span(low: Any, high: Any) -> str:
     if low is None and high is None:
         return ""
     if low is None or high is None:
-        return f"(above {words.number(float(low))})" if high is None else f"(below {words.number(float(high))})"
-    return f"({words.number(float(low))} – {words.number(float(high))})"
+        return f"above {words.number(float(low))}" if high is None else f"below {words.number(float(high))}"
+    return f"{words.number(float(low))}{words.THIN}–{words.THIN}{words.number(float(high))}"
+
+
+def crossing(summary: Record, name: str, limit: float) -> str:
+    """Say at which level a class reaches `limit`, and between which it surely lies; empty where that is open."""
+    for record in records(summary.get("thresholds")):
+        if str(record.get("class")) == name and record.get("rate") == limit:
+            text = _threshold(record)
+            return "" if text == "open" else f"at {text}" if record.get("level") is not None else text
+    return ""
+
+
+def doses(source: Source) -> Grid | None:
+    """Return mAs beside what compares doses between scanners: CTDIvol, and the object's size; None off the mAs axis."""
+    if source.unit != "mAs":
+        return None
+    rows = []
+    for record in source.noise:
+        beam = record.get("beam")
+        if isinstance(beam, Mapping):
+            label = str(record.get("label") or record.get("slice") or "")
+            size = words.plain(beam.get("wed_mm"))
+            rows += [
+                [label, words.plain(s.get("k")), words.plain(s.get("mas")), words.plain(s.get("ctdivol")), size]
+                for s in records(beam.get("scans"))
+            ]
+    heads = ["slice", "scans", "mAs", "CTDIvol, mGy", "water-equivalent diameter, mm"]
+    note = (
+        "CTDIvol as the files state it, a dash where they do not. Water-equivalent diameter after AAPM Report 220, "
+        "of everything in the field of view; at equal mAs a larger object is noisier."
+    )
+    return grid("Dose and size", heads, rows, note) if rows else None
 
 
 def clusters(summary: Record) -> Grid | None:

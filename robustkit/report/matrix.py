@@ -1,4 +1,4 @@
-"""The class-mismatch rate (CMR) as a table whose cells are coloured: counts can be read, heard, printed and copied."""
+"""The confusion matrix for robustness (CMR) as a table of coloured cells: counts can be read, heard and printed."""
 
 from __future__ import annotations
 

@@ -168,9 +168,9 @@ def _cmr(figure: Any, source: Source) -> str:
         _draw_matrix(axes, heat, np.array(by_level[heat.level]["counts"], dtype=float))
     levels = words.join(heat.title for heat in shown)
     return (
-        f"Class-mismatch matrices of {source.summary.get('model')} at {levels}. Columns: answer without noise; rows: "
-        "answer with noise; entries: counts, shaded by the share of their column on a square-root scale. Hatched: "
-        "never answered without noise, undefined."
+        f"Confusion matrices for robustness (CMR) of {source.summary.get('model')} at {levels}. Columns: answer "
+        "without noise; rows: answer with noise; entries: counts, shaded by the share of their column on a square-root "
+        "scale. Hatched: never answered without noise, undefined."
     )
 
 

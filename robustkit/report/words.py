@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -100,7 +101,12 @@ def verdict(source: Source) -> Verdict:
     kind = str(gate.get("verdict") or "none").lower()
     kind = kind if kind in _BADGES else "none"
     sentence = source.summary.get("verdict_sentence") or _sentence(source, kind)
-    return Verdict(kind, _BADGES.get(kind, "No limit set"), _without_badge(str(sentence)))
+    return Verdict(kind, _BADGES.get(kind, "No limit set"), unbroken(_without_badge(str(sentence))))
+
+
+def unbroken(text: str) -> str:
+    """Return a sentence whose numbers keep their units on one line."""
+    return re.sub(r"(?<=\d) (?=%|mAs\b|HU\b)", THIN, text)
 
 
 def _without_badge(sentence: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import lgamma, log, log1p
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -61,19 +61,25 @@ class Operation(NamedTuple):
     mean_draws: float
 
 
-def sequential_operation(rate: float, limit: float, alpha: float = 0.05, draws: int = 10_000) -> Operation:
+def sequential_operation(
+    rate: float, limit: float, alpha: float = 0.05, draws: int = 10_000, looks: Collection[int] | None = None
+) -> Operation:
     """Compute exactly how `decide`, asked after each of up to `draws` draws, ends when the true rate is `rate`.
 
-    Dynamic programming over the number of flips of the runs still undecided.
+    `looks` : ask after these numbers of draws only. Dynamic programming over the number of flips of the runs still
+    undecided.
     """
     passes, fails = decision_bounds(limit, alpha, draws)
-    alive = np.zeros(int(fails.max()) + 2)
+    asked = None if looks is None else frozenset(looks)
+    alive = np.zeros(int(fails.max()) + 2 if asked is None else draws + 2)
     alive[0] = 1.0
     passed = failed = mean = 0.0
     for n in range(1, draws + 1):
         mean += alive.sum()
         alive[1:] = alive[1:] * (1 - rate) + alive[:-1] * rate
         alive[0] *= 1 - rate
+        if asked is not None and n not in asked:
+            continue
         passed += alive[: passes[n] + 1].sum()
         alive[: passes[n] + 1] = 0.0
         failed += alive[fails[n] :].sum()

@@ -131,6 +131,10 @@ def noise_record(s: Specimen, column: int) -> dict[str, Any]:
         "slice": f"{column:016x}", "label": s.classes[column], "group": "specimen", "noise": s.noise,
         "source": SOURCE,
         "clean": {"from": "mean of 20 repeats", "k": 20, "mas": 200.0},
+        "beam": {
+            "wed_mm": 312.5,
+            "scans": [{"k": 20, "mas": 25.0, "ctdivol": 5.1}, {"k": 20, "mas": 200.0, "ctdivol": 40.8}],
+        },
         "report": {
             "method": "nps", "K": 20, "patch_mm": 6.8, "patch_px": 7, "reference_mas": 25.0, "sigma_median_hu": 23.4,
             "peak_frequency": 0.16, "mean_frequency": 0.24, "radial": radial, "sampling_floor": 0.1, "warnings": [],
@@ -153,12 +157,16 @@ def write_specimen(path: Path, s: Specimen) -> Path:
     (path / "summary.json").write_text(json.dumps(summary_of(s, table)))
     run = {
         "version": 1, "created": "2031-05-04T09:12:33Z", "wall_seconds": 61.2,
-        "command": f"robustkit audit {s.model} --noise {s.noise} --max-sar 2% --at 25",
+        "command": ["robustkit", "audit", s.model, "--noise", s.noise, "--max-sar", "2%", "--at", "25"],
         "plan": {
             "model": {"name": s.model, "sha256": "9c1f" * 16}, "seed": s.seed, "batch": 64,
             "versions": {"robustkit": "0.1.0", "python": "3.11.7", "numpy": "2.4.6"},
+            "cases": [
+                {"slice": f"{i:016x}", "label": name, "group": "specimen", "from": "f" * 16, "clean": "mean"}
+                for i, name in enumerate(s.classes)
+            ],
         },
-        "hardware": {"cpu": "specimen CPU", "cores": 2},
+        "hardware": {"cpu": "specimen CPU", "cores": 2}, "files": {"results.parquet": "ab" * 32},
     }  # fmt: skip
     (path / "run.json").write_text(json.dumps(run))
     if s.maps:

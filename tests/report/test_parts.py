@@ -45,6 +45,16 @@ def decode(uri: str) -> tuple[dict[bytes, bytes], np.ndarray]:
     return chunks, rows[:, 1:]
 
 
+def test_a_band_in_common_is_drawn_once() -> None:
+    def series(name: str, style: int, y: float) -> Series:
+        return Series(name, style, tuple(Point(x, y, 0.0, y + 0.1, "") for x in (1.0, 2.0)))
+
+    y = Axis("", 0.0, 1.0, (0.0, 1.0))
+    drawn = draw([series("a", 0, 0.0), series("b", 1, 0.0), series("c", 2, 0.5)], level_axis([1, 2], ""), y, WIDE)
+    assert [bool(c.band) for c in drawn.curves] == [True, False, True]
+    assert [c.shared for c in drawn.curves] == [True, True, False]
+
+
 def test_grey_picture_spans_its_window() -> None:
     _, pixels = decode(png.grey(np.array([[-200.0, -100.0, 0.0], [100.0, 200.0, 1e4]]), -100, 100))
     assert pixels.tolist() == [[0, 0, 128], [255, 255, 255]]

@@ -1,0 +1,19 @@
+"""Sections of a documentation page that a script writes: between `<!-- NAME -->` and `<!-- /NAME -->`."""
+
+import re
+from pathlib import Path
+
+
+def put(page: Path, name: str, text: str) -> None:
+    """Replace the section `name` of a page; ValueError when the page has none."""
+    whole = page.read_text(encoding="utf-8")
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    if not pattern.search(whole):
+        raise ValueError(f"{page} has no section {name!r}: write <!-- {name} --> and <!-- /{name} --> into it")
+    page.write_text(pattern.sub(lambda found: f"{found[1]}\n{text.strip()}\n\n{found[2]}", whole), encoding="utf-8")
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
