@@ -89,7 +89,7 @@ class Cohort:
     train: tuple[int, ...]
     test: tuple[int, ...]
     phantom_scans: int = 10
-    spacing_mm: float = 24.0
+    spacing_mm: float = 16.0
 
     def folds(self, count: int = 10) -> tuple[tuple[int, ...], ...]:
         """Split the training bodies (and the phantom, which goes with the first fold) into `count` groups."""
@@ -134,8 +134,8 @@ def patient_shots(number: int, spacing_mm: float) -> tuple[Shot, ...]:
     the tight field of its region, or cropped about a leg, or in several of these ways.
     """
     p, rng = virtual_patient(number), _rng(0x5E12, number)
-    mas = float(np.round(np.exp(rng.uniform(np.log(80), np.log(300)))))
-    kernel = str(rng.choice(["standard", "smooth", "sharp"], p=[0.6, 0.25, 0.15]))
+    mas = float(np.round(np.exp(rng.uniform(np.log(150), np.log(300)))))
+    kernel = str(rng.choice(["standard", "smooth"], p=[0.6, 0.4]))
     view = View((float(rng.normal(0, 5)), float(rng.normal(0, 5))), table=bool(rng.random() < 0.85))
     regions, legs = _regions(p, rng), {side: _leg_crop(rng) for side in (-1, 1)}
     first, last = p.z_range

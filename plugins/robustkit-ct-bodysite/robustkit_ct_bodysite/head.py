@@ -7,10 +7,13 @@ from robustkit_ct_bodysite.patient import Patient
 from robustkit_ct_bodysite.spine import vertebra
 
 
-def head_and_neck(s: Scene, p: Patient, t: float) -> None:
-    """Add skin, skull, brain, face and neck at t < 300; the face nods against the occiput by `p.nod` mm."""
+def head_and_neck(s: Scene, p: Patient, t: float, shoulders: int = -1) -> None:
+    """Add skin, skull, brain, face and neck at t < 300; the face nods against the occiput by `p.nod` mm.
+
+    Where the neck meets the muscle of the `shoulders` (a scene index) it has neither skin nor fat.
+    """
     front, back = t + p.nod, t - p.nod
-    outline = _outline(s, p, t)
+    outline = _outline(s, p, t, shoulders)
     if t < 156.0:
         _skull(s, p, t, back)
     if 88.0 < front < 235.0:
@@ -19,7 +22,7 @@ def head_and_neck(s: Scene, p: Patient, t: float) -> None:
         neck(s, p, t, outline)
 
 
-def _outline(s: Scene, p: Patient, t: float) -> int:
+def _outline(s: Scene, p: Patient, t: float, shoulders: int) -> int:
     k = p.head
     a = between(
         t,
@@ -57,9 +60,10 @@ def _outline(s: Scene, p: Patient, t: float) -> int:
     a *= k * (1 + p.vary("head width", 0.03))
     b *= k * (1 + p.vary("head depth", 0.03))
     a += max(t - 200, 0) * 0.05 * (p.fat_mm - 18) / 18
-    skin = s.add(0, y, a, b, p.soft(25), square=0.12, rough=1.5)
+    skin = s.add(0, y, a, b, p.soft(25), square=0.12, rough=1.5, outside=shoulders)
     m = between(t, (0, 3.0), (150, 5.0), (230, 5.0), (300, 0.45 * p.fat_mm))
-    s.add(0, y, a - 1.8, b - 1.8, p.fat(), square=0.12, texture="cloud", grain=12, scale=14, within=skin)
+    fat = {"square": 0.12, "within": skin, "outside": shoulders}
+    s.add(0, y, a - 1.8, b - 1.8, p.fat(), texture="cloud", grain=12, scale=14, **fat)
     return s.add(0, y, a - m, b - m, p.soft(54), square=0.12, texture="strands", grain=-90, scale=24, within=skin)
 
 

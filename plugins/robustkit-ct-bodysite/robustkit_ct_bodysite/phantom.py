@@ -19,7 +19,7 @@ from robustkit_ct_bodysite.organs import belly, chest
 from robustkit_ct_bodysite.painter import Scene, between
 from robustkit_ct_bodysite.patient import SITES, Patient, fixed_phantom
 from robustkit_ct_bodysite.pelvis import pelvis
-from robustkit_ct_bodysite.trunk import arms, spine_and_ribs, trunk_wall
+from robustkit_ct_bodysite.trunk import arms, shoulder_slope, spine_and_ribs, trunk_wall
 
 STORAGE = Storage(-1024.0, 3071.0, 1.0)
 SIZE, FIELD_MM = 512, 500.0
@@ -92,7 +92,7 @@ def central_slices() -> tuple[Slice, ...]:
 
 def _body(s: Scene, p: Patient, t: float) -> None:
     if t < 300.0:
-        head_and_neck(s, p, t)
+        head_and_neck(s, p, t, shoulder_slope(s, p, t))
         if p.arms == "up":
             arms(s, p, t)
         return

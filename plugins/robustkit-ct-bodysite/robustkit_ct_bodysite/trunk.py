@@ -57,6 +57,33 @@ def trunk_wall(s: Scene, p: Patient, t: float) -> Wall:
     return Wall(skin, cavity, ca, cb, cy, spine_y)
 
 
+def shoulder_slope(s: Scene, p: Patient, t: float) -> int:
+    """Add, at t < 300 and behind the neck, the muscles that slope from the neck to the shoulders, and the collar bones.
+
+    How high they reach differs: shrugged shoulders and raised arms bring them up to the jaw, hanging ones leave the
+    neck free. Returns the index of the muscle, -1 above it.
+    """
+    top = 250 - p.vary("shrug", 18) - (20 if p.arms == "up" else 0)
+    share = (t - top) / (300 - top)
+    if share <= 0.0:
+        return -1
+    fat = 1.0 + _fat(p, 300) * share
+    a = (48 + 92 * share**0.7) * p.width
+    b = (15 + 53 * share) * p.depth
+    y = 70 * p.depth - b
+    s.add(0, y, a + fat, b + 0.7 * fat, p.soft(15), square=0.2, rough=2)
+    inner = (a + fat - 2, b + 0.7 * fat - 2)
+    skin = s.add(0, y, *inner, p.fat(), square=0.2, rough=2, texture="cloud", grain=10, scale=20)
+    flesh = s.add(
+        0, y, a, b, p.soft(54), square=0.2, rough=2, within=skin, texture="strands", grain=-100 - p.age * 0.3, scale=22
+    )
+    for side in (-1, 1) if share > 0.5 else ():
+        s.add(side * 0.55 * a, y - 0.35 * b, 0.22 * a, 0.2 * b, p.fat(15), angle=side * 20, within=flesh, edge=4)
+        s.add(side * 0.8 * a, y - 0.1 * b, 22 * share, 7 * share, 800 * p.bone, angle=side * -25, within=flesh)
+        s.add(side * 0.8 * a, y - 0.1 * b, 22 * share - 3, 7 * share - 2.4, 260, angle=side * -25, within=flesh)
+    return flesh
+
+
 def spine_and_ribs(s: Scene, p: Patient, t: float, wall: Wall) -> None:
     """Add vertebrae, ribs and breast bone on top of what the cavity holds."""
     if t < 748:
@@ -75,10 +102,10 @@ def spine_and_ribs(s: Scene, p: Patient, t: float, wall: Wall) -> None:
 def _size(p: Patient, t: float) -> tuple[float, float]:
     a = between(
         t,
-        (285, 64),
-        (300, 96),
-        (315, 138),
-        (335, 160),
+        (285, 122),
+        (300, 140),
+        (315, 152),
+        (335, 161),
         (380, 163),
         (440, 158),
         (520, 150),
@@ -121,8 +148,8 @@ def _fat(p: Patient, t: float) -> float:
 def _cavity(a: float, b: float, t: float) -> tuple[float, float]:
     ca = a - between(
         t,
-        (300, 95),
-        (330, 72),
+        (300, 130),
+        (330, 73),
         (380, 42),
         (450, 27),
         (560, 17),
