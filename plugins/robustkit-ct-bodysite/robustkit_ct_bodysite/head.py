@@ -62,8 +62,8 @@ def _outline(s: Scene, p: Patient, t: float, shoulders: int) -> int:
     a += max(t - 200, 0) * 0.05 * (p.fat_mm - 18) / 18
     skin = s.add(0, y, a, b, p.soft(25), square=0.12, rough=1.5, outside=shoulders)
     m = between(t, (0, 3.0), (150, 5.0), (230, 5.0), (300, 0.45 * p.fat_mm))
-    fat = {"square": 0.12, "within": skin, "outside": shoulders}
-    s.add(0, y, a - 1.8, b - 1.8, p.fat(), texture="cloud", grain=12, scale=14, **fat)
+    fat = (a - 1.8, b - 1.8, p.fat())
+    s.add(0, y, *fat, square=0.12, texture="cloud", grain=12, scale=14, within=skin, outside=shoulders)
     return s.add(0, y, a - m, b - m, p.soft(54), square=0.12, texture="strands", grain=-90, scale=24, within=skin)
 
 
