@@ -8,7 +8,7 @@ know nothing outside of their field. Bodies are split, never slices.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -113,8 +113,8 @@ class Cohort:
 
 PAPER = Cohort(train=tuple(range(37)), test=tuple(range(1000, 1010)))
 """37 patients and 10 scans of the fixed phantom train, 10 other patients and 10 other scans test."""
-STRESS = Cohort(train=tuple(range(12)), test=tuple(range(1000, 1010)), phantom_scans=0)
-"""A third of the patients and no phantom: a starved cohort, for models that change their minds more readily."""
+STRESS = replace(PAPER, phantom_scans=0)
+"""The same patients without the phantom: it is then a body unlike any that was trained on, and models waver on it."""
 
 
 @cache

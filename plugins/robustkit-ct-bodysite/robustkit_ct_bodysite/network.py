@@ -52,7 +52,7 @@ class Settings:
     epochs: int = 20
     batch: int = 64
     scaling: tuple[float, float] = (0.8, 1.2)
-    rate: float = 5e-4
+    rate: float = 7e-4
 
     @property
     def features(self) -> int:

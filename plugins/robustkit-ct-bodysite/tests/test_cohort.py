@@ -35,8 +35,8 @@ def test_every_patient_validates_once() -> None:
     assert with_phantom == [9]
 
 
-def test_stress_cohort_is_starved() -> None:
-    assert len(STRESS.train) == 12
+def test_stress_cohort_is_the_papers_without_the_phantom() -> None:
+    assert (STRESS.train, STRESS.test) == (PAPER.train, PAPER.test)
     assert not any(shot.scan.patient == PHANTOM for split in ("train", "test") for shot in STRESS.shots(split))
 
 
