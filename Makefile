@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 INSTALL := $(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt
 
-.PHONY: demo test slow lint bench docs clean
+.PHONY: demo test interop slow lint bench docs clean
 
 $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,15 @@ test: $(VENV)/.test $(VENV)/.axe
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
+# against the real packages, in an environment of their own; a skipped test fails
+$(VENV)-interop/.done: $(BIN)/uv pyproject.toml constraints.txt
+	$(BIN)/uv venv -q --clear --python $(PYTHON) $(VENV)-interop
+	$(BIN)/uv pip install -q --python $(VENV)-interop/bin/python -c constraints.txt -e '.[maite,art,nrtk,test]' beartype
+	touch $@
+
+interop: $(VENV)-interop/.done
+	ROBUSTKIT_INTEROP=1 $(VENV)-interop/bin/python -m pytest tests/interop -n 0 $(PYTEST_ARGS)
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy robustkit plugins/robustkit-ct-bodysite/robustkit_ct_bodysite
 
@@ -46,4 +55,4 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/noise.py
 
 clean:
-	rm -rf $(VENV) runs build dist
+	rm -rf $(VENV) $(VENV)-interop runs build dist

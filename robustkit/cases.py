@@ -109,16 +109,22 @@ def gather(images: str | None, repeats: str | None, profiles: Sequence[str], cle
     if repeats and not images:
         sources = [_from_repeats(group) for group in _by_slice(find_repeats(repeats))]
     else:
-        sources = [Source(item) for item in find_images(images)]
-        if repeats:
-            sources = _match(sources, _by_slice(find_repeats(repeats)), "repeats", _with_repeats)
-        elif not images:
+        sources = attach([Source(item) for item in find_images(images)], repeats, profiles)
+        if not images:
             sources = [_simulate(source) for source in sources]
+    return _with_clean(sources, clean, default="slice" if images else "mean")
+
+
+def attach(sources: Sequence[Source], repeats: str | None, profiles: Sequence[str]) -> list[Source]:
+    """Return sources with the repeats or the profiles at these paths, matched by id, else by position."""
+    joined = list(sources)
+    if repeats:
+        joined = _match(joined, _by_slice(find_repeats(repeats)), "repeats", _with_repeats)
     if profiles:
         from robustkit.noise import load_profile
 
-        sources = _match(sources, [load_profile(path) for path in profiles], "profile", _with_profile)
-    return _with_clean(sources, clean, default="slice" if images else "mean")
+        joined = _match(joined, [load_profile(path) for path in profiles], "profile", _with_profile)
+    return joined
 
 
 def prepare(source: Source, choice: NoiseChoice) -> Case:

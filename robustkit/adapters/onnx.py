@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from robustkit.adapters import sniff, wire
+from robustkit.adapters import jatic, sniff, wire
 from robustkit.adapters.classifier import (
     FileClassifier,
     Forward,
@@ -53,7 +53,7 @@ def load(path: Path, flags: Mapping[str, Any]) -> FileClassifier:
     path = path.absolute()
     content = read_content(path)
     data_files = check_external(path.resolve(), content.external)
-    told = gather(path, flags, content.metadata.get(METADATA_KEY))
+    told = _told(path, flags, content)
     session = open_session(path.resolve(), content)
     try:
         entry = _the_input(path.name, session.get_inputs())
@@ -73,6 +73,14 @@ def load(path: Path, flags: Mapping[str, Any]) -> FileClassifier:
     forward = _forward(session, path.name, entry.name, output, batch)
     spec = settle_answer(forward, settle(told, facts, path.name), told, path.name, last_operator(content, output))
     return FileClassifier(path, dict(flags), spec, source, forward)
+
+
+def _told(path: Path, flags: Mapping[str, Any], content: wire.OnnxContent) -> dict[str, Any]:
+    """Return what was said about the input: a JATIC_ONNX sidecar below everything else."""
+    stated, told = jatic.read(path), gather(path, flags, content.metadata.get(METADATA_KEY))
+    if "window" in told and told["window"] is None:
+        stated.pop("range", None)
+    return {**stated, **told}
 
 
 class Exportable(Protocol):

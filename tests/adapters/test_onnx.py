@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import pickle
@@ -361,3 +362,78 @@ def test_mutated_files_give_a_model_or_one_line(tmp_path: Path) -> None:
             told = str(error)
         assert "\n" not in told
     assert opened > 0
+
+
+def sidecar(folder: Path, **changes) -> dict:
+    content = {
+        "interface": {"name": "JATIC_ONNX", "version": "v1"},
+        "io": {
+            "batchSize": -1,
+            "interface": "IMAGE_CLASSIFICATION",
+            "input": {"channels": "GRAYSCALE", "height": 16, "width": 16},
+            "output": {"nClasses": 3},
+        },
+        "index2label": {"0": "a", "1": "b", "2": "c"},
+    }
+    for place, value in changes.items():
+        *above, key = place.split("__")
+        inner = content
+        for name in above:
+            inner = inner[name]
+        inner[key] = value
+    (folder / "model-metadata.json").write_text(json.dumps(content))
+    return content
+
+
+def jatic_model(path: Path) -> Path:
+    """Write the linear model by the names that the interface fixes, with height and width left open."""
+    zoo.linear(path, end="Softmax", shape=["n", 1, "h", "w"], extra_output=True)
+    model = onnx.load(path)
+    model.graph.output[1].name = model.graph.node[-1].output[0] = "scores_"
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["logits" if n == "scores" else "scores" if n == "scores_" else n for n in names]
+    model.graph.output[0].name, model.graph.output[1].name = "logits", "scores"
+    onnx.save(model, path)
+    return path
+
+
+def test_jatic_sidecar_says_all_but_the_window(tmp_path: Path) -> None:
+    path = jatic_model(tmp_path / "m.onnx")
+    sidecar(tmp_path)
+    model = load_model(path, zoo.HU)
+    assert (model.classes, model.spec.size, model.spec.kind, model.spec.output) == (
+        ("a", "b", "c"),
+        (16, 16),
+        "probabilities",
+        "scores",
+    )
+    assert np.abs(model.predict(zoo.images(), SPACING) - zoo.expected(zoo.images())).max() < 1e-5
+    assert "missing: window" in refusal(path, {}, UsageError)
+    assert load_model(path, {**zoo.HU, "classes": "x,y,z"}).classes == ("x", "y", "z")
+    assert load_model(path, {"window": "none"}).spec.window is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"interface__version": "v2"}, "states JATIC_ONNX v2; robustkit reads v1"),
+        ({"io__interface": "IMAGE_OBJECT_DETECTION"}, "robustkit audits IMAGE_CLASSIFICATION"),
+        ({"io__input": {"channels": "CMYK"}}, "states channels CMYK"),
+        ({"io__input": {"channels": "RGB"}}, "takes channels 1"),
+        ({"index2label": {"0": "a", "2": "c"}}, "names 2 of 3 classes"),
+        ({"index2label": {"zero": "a"}}, "wants names by index"),
+        ({"index2label": ["a", "b"], "io__output": {}}, "tells 3 classes apart, --classes names 2"),
+    ],
+)
+def test_jatic_sidecar_that_does_not_fit(tmp_path: Path, change: dict, words: str) -> None:
+    sidecar(tmp_path, **change)
+    assert words in refusal(jatic_model(tmp_path / "m.onnx"))
+
+
+def test_other_files_of_that_name_are_left_alone(tmp_path: Path) -> None:
+    path = zoo.linear(tmp_path / "m.onnx")
+    (tmp_path / "model-metadata.json").write_text('{"author": "me"}')
+    assert load_model(path, zoo.HU).classes == ("0", "1", "2")
+    (tmp_path / "model-metadata.json").write_text("{")
+    assert "is no JSON; repair or remove it" in refusal(path)
