@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from robustkit.hookspecs import hookimpl
-from robustkit.types import Classifier, Fit, Metric, RepeatScans, Slice
+from robustkit.types import Classifier, Fit, Hardener, Metric, RepeatScans, Slice
 
 
 @hookimpl
@@ -31,6 +31,14 @@ def robustkit_metrics() -> Mapping[str, Metric]:
     from robustkit.metrics import cmr, sar
 
     return {"sar": sar, "cmr": cmr}
+
+
+@hookimpl
+def robustkit_hardeners() -> Mapping[str, Hardener]:
+    """Offer adaptive (attack, add what succeeded, train on), augmentation by white and NPS noise, and their control."""
+    from robustkit.hardening import adaptive, augment_nps, augment_white, control
+
+    return {"adaptive": adaptive, "augment-white": augment_white, "augment-nps": augment_nps, "control": control}
 
 
 @hookimpl(trylast=True)

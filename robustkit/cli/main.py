@@ -8,7 +8,7 @@ import sys
 import typer
 
 from robustkit import registry
-from robustkit.cli import audit, commission, nps, plugins, report, runs, scan
+from robustkit.cli import audit, commission, nps, plugins, report, runs, scan, study
 from robustkit.errors import RobustkitError
 
 INTERRUPTED = 130
@@ -29,6 +29,10 @@ app.command("verify")(runs.verify)
 app.command("report")(report.report)
 app.command("commission")(commission.commission)
 app.command("scan")(scan.scan)
+app.command("train")(study.train)
+app.command("variability")(study.variability)
+app.command("harden")(study.harden)
+app.command("reproduce")(study.reproduce)
 app.add_typer(nps.app, name="nps")
 app.add_typer(plugins.app, name="plugins")
 

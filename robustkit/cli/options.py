@@ -176,3 +176,37 @@ def command_line(arguments: Sequence[str]) -> list[str]:
 def _without_path(value: str, option: str) -> str:
     harmless = value in ("mean", "slice") or value == "phantom" or value.startswith("phantom/")
     return value if harmless else option.removeprefix("--").upper()
+
+
+def fold_index(fold: int | None, folds: int) -> int | None:
+    """Return the index of a fold counted from 1; UsageError outside of 1 .. folds."""
+    if fold is None:
+        return None
+    if not 1 <= fold <= folds:
+        raise UsageError(f"--fold must lie in 1 .. {folds}, got {fold}")
+    return fold - 1
+
+
+def recipe_or_model(named: str, recipe: str | None) -> tuple[str, str | None]:
+    """Return (recipe, model file or None): a model file needs --recipe, whose data train it and judge it."""
+    from pathlib import Path
+
+    is_file = Path(named).exists() or bool(Path(named).suffix)
+    if not is_file:
+        if recipe is not None:
+            raise UsageError(f"{named!r} is no model file, so --recipe has nothing to train; give one recipe")
+        return named, None
+    if recipe is None:
+        raise UsageError(f"{Path(named).name} is a model file: say with --recipe NAME on whose data it is trained on")
+    return recipe, named
+
+
+def rivals(against: str | None, strategy: str) -> list[str]:
+    """Read `A,B,...` or `all`: the strategies that one is compared with."""
+    if against is None:
+        return []
+    if against == "all":
+        from robustkit import registry
+
+        return [name for name in registry.default().hardeners() if name != strategy]
+    return [name.strip() for name in against.split(",") if name.strip() and name.strip() != strategy]

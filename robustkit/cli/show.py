@@ -201,3 +201,83 @@ def print_commissioned(record: Mapping[str, Any], folder: Path, as_json: bool) -
         print(f"  {row['class']} at {row['level']:g} mAs: {row['verdict']}")
     page = "baseline.html" if "lock" in record else "constancy.html"
     print(f"report: {folder / page}")
+
+
+def print_training(summary: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+    """Print Table 1: F1 per class, mean and sd over the folds, and which fold goes on."""
+    if as_json:
+        print_json(summary)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Mean and sd over the folds, %", title_justify="left")
+    for head in ("data", "measure", *summary["classes"]):
+        table.add_column(head)
+    for row in summary["table"]:
+        cells = [_mean_sd(m, s) for m, s in zip(row["mean"], row["sd"], strict=True)]
+        table.add_row(row["data"], row["measure"], *cells)
+    Console(highlight=False).print(table)
+    best = summary["best"]
+    print(f"{best['name']} goes on: mean F1 {100 * best['f1']:.2f} % without transition zones")
+    for name in summary.get("files", []):
+        print(f"wrote {folder / name}")
+    print(f"report: {folder / 'report.html'}")
+
+
+def _mean_sd(mean: float | None, sd: float | None) -> str:
+    if mean is None:
+        return "-"
+    return f"{100 * mean:.1f}" if sd is None else f"{100 * mean:.1f} ± {100 * sd:.1f}"
+
+
+def print_variability(summary: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+    """Print how many models change any answer, per kind of image and level."""
+    if as_json:
+        print_json(summary)
+        return
+    print(f"{len(summary['models'])} models of {summary['recipe']}; models that change at least one answer:")
+    for view in summary["views"]:
+        print(f"  {view['noise']} at {view['level']:g} mAs: {_share(view['flipping'])}")
+        print(f"    of those with F1 >= {summary['good_f1']:.0%}: {_share(view['flipping_good'])}")
+        changed = ", ".join(f"{one['class']} {one['changed']}/{one['images']}" for one in view["sar"])
+        print(f"    changed / scored over all models: {changed}")
+    print(f"report: {folder / 'report.html'}")
+
+
+def _share(found: Mapping[str, Any]) -> str:
+    if not found["n"]:
+        return "none to count"
+    return f"{found['k']}/{found['n']}  {found['low']:.1%}-{found['high']:.1%}"
+
+
+def print_hardening(summary: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+    """Print every round of a hardening with its bounds, then the strategies side by side."""
+    if as_json:
+        print_json(summary)
+        return
+    print(summary["sentence"])
+    for row in summary["rounds"][summary["strategy"]]:
+        guard = "accepted" if row["accepted"] else f"REFUSED: mean F1 {100 * row['guard']['change']:+.2f} points"
+        print(f"  round {row['round']}: {row['flips']} changed, worst bound {row['worst']:.2%}, {guard}")
+    best = next(r for r in summary["rounds"][summary["strategy"]] if r["round"] == summary["best"])
+    for row in best["rows"]:
+        if row["noise"] == "measured":
+            told = f"{row['k'] + row['tied']}/{row['n']}, SAR at most {row['upper']:.1%}"
+            print(f"  measured, {row['set']}, {row['class']} at {row['level']:g} mAs: {told}")
+    for side in summary["strategies"][1:]:
+        told = f"{side['flips']} changed, worst bound {side['worst']:.2%}, mean F1 {side['f1']:.2%}"
+        print(f"  against {side['strategy']}: {told}")
+    for name in summary.get("files", []):
+        print(f"wrote {folder / name}")
+    print(f"report: {folder / 'report.html'}")
+
+
+def print_reproduction(summary: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+    """Print the sentences of a reproduction: where it agrees with the paper and where it does not."""
+    if as_json:
+        print_json(summary)
+        return
+    for item in summary["sentences"]:
+        print(f"{item['what']}: {item['sentence']}")
+    print(f"{summary['wall_seconds'] / 60:.1f} minutes; report: {folder / 'report.html'}")

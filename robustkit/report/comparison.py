@@ -140,6 +140,11 @@ def _p(value: Any) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
 
 
+def column_tests(result: Record) -> grids.Grid | None:
+    """Return the homogeneity test of every column of a comparison."""
+    return _columns(result, str(result.get("unit") or "level"))
+
+
 def _columns(result: Record, unit: str) -> grids.Grid | None:
     rows = [
         [

@@ -1,5 +1,6 @@
 """Statistics of flips: counts in, plain numbers out. Knows nothing of tables, models or images."""
 
+from robustkit.stats.accuracy import Accuracy, Change, accuracy, f1_change
 from robustkit.stats.clusters import ClusterResult, cluster_bootstrap, share_excluded
 from robustkit.stats.compare import (
     Detectable,
@@ -41,6 +42,8 @@ from robustkit.stats.sequential import (
 )
 
 __all__ = [
+    "Accuracy",
+    "Change",
     "ClusterResult",
     "Detectable",
     "Equivalence",
@@ -48,6 +51,7 @@ __all__ = [
     "Operation",
     "Outcome",
     "Threshold",
+    "accuracy",
     "allowed_flips",
     "boschloo",
     "chi_square_tail",
@@ -59,6 +63,7 @@ __all__ = [
     "decide",
     "equivalence_size",
     "exact_or_z",
+    "f1_change",
     "false_pass_probability",
     "fisher",
     "fixed_sequence",

@@ -59,12 +59,13 @@ def cluster_bootstrap(
         return ClusterResult(rate, none, clusters, np.nan, "one cluster tells nothing of others")
     picks = np.random.default_rng(seed).integers(0, clusters, size=(resamples, clusters))
     rates = k_[picks].sum(axis=1) / n_[picks].sum(axis=1)
-    tail = _widened_tail((1 - confidence) / 2, clusters)
+    tail = widened_tail((1 - confidence) / 2, clusters)
     low, high = np.quantile(rates, [tail, 1 - tail])
     return ClusterResult(rate, Interval(low, high), clusters, np.nan)
 
 
-def _widened_tail(tail: float, clusters: int) -> float:
+def widened_tail(tail: float, clusters: int) -> float:
+    """Return the percentile to use in place of `tail` so that a bootstrap over few clusters keeps its coverage."""
     from scipy.special import ndtr, stdtrit
 
     return float(ndtr(np.sqrt(clusters / (clusters - 1)) * stdtrit(clusters - 1, tail)))

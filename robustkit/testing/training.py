@@ -46,7 +46,7 @@ class HardenerBench:
     @cached_property
     def cases(self) -> list[tuple[Slice, NoiseModel]]:
         """Return the slices that are attacked, each with its noise."""
-        return list(self.given_cases or [(item, FakeNoise(40.0)) for item in make_slices(2, seed=1)])
+        return list(self.given_cases or [(item, FakeNoise(2000.0)) for item in make_slices(2, seed=1)])
 
     @cached_property
     def before(self) -> NDArray[np.float32]:
@@ -187,7 +187,8 @@ def check_hardener(
 
     Parameters
     ----------
-    model, train, cases : by default a `FakeTrainable`, 16 discs, and 2 more with white noise of 40 HU at 100 mAs.
+    model, train, cases : by default a `FakeTrainable`, 16 discs, and 2 more with white noise of
+        2000 HU at 100 mAs: enough to change answers, for strategies that wait for one.
     levels, n : what the strategy is asked for. steps : how many models are taken from it; it may have no end.
 
     Raises

@@ -32,10 +32,11 @@ def robustkit_recipes() -> Mapping[str, Callable[[], Recipe]]:
 
 
 def recipe(name: str) -> Recipe:
-    """Return one of the recipes."""
+    """Return one of the recipes, as studies take it."""
     from robustkit_ct_bodysite.recipe import RECIPES
+    from robustkit_ct_bodysite.study import Study
 
-    return RECIPES[name]
+    return Study(RECIPES[name])
 
 
 def shipped_model() -> Classifier:

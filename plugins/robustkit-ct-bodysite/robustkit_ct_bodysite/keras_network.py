@@ -1,0 +1,174 @@
+"""The same network in Keras on TensorFlow, as in the paper: same weights, same batches, same loss, another framework.
+
+Weights keep the names and shapes of the torch network, so one set of them is a model in either; training sees the same
+images in the same order with the same scaling and the same units dropped, and differs by rounding alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustkit import Image, MissingExtraError, PixelSize, Slice, UsageError
+from robustkit_ct_bodysite.network import (
+    KEPT,
+    PREDICT_BATCH,
+    Settings,
+    SiteNet,
+    Weights,
+    _none,
+    _targets,
+    placed,
+    scaled,
+)
+from robustkit_ct_bodysite.patient import SITES
+
+EPSILON = 1e-8
+"""Adam's epsilon, as torch has it; Keras' own default is 1e-7."""
+
+
+@dataclass(frozen=True, eq=False)
+class KerasNet:
+    """A body-site classifier in Keras: settings and weights, nothing else. `fit` returns a new one."""
+
+    settings: Settings
+    weights: Weights
+    history: tuple[float, ...] = field(default=())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """BN, C, AP, LF."""
+        return SITES
+
+    @cached_property
+    def model(self) -> Any:
+        """Return the Keras model of these weights: image (B, 1, size, size) -> probabilities (B, 4)."""
+        return keras_model(self.settings, self.weights)
+
+    def predict(self, batch: Image, pixel_mm: PixelSize) -> NDArray[np.float32]:
+        """Return probabilities (B, 4) of images (B, H, W) in HU with spacing `pixel_mm`."""
+        inputs = scaled(placed(batch, pixel_mm, self.settings.size), self.settings.window)[:, None]
+        parts = [
+            np.asarray(self.model(inputs[start : start + PREDICT_BATCH], training=False))
+            for start in range(0, len(inputs), PREDICT_BATCH)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, len(SITES)), np.float32)
+
+    def fit(
+        self,
+        data: Sequence[Slice],
+        seed: int,
+        *,
+        epochs: int | None = None,
+        rate: float | None = None,
+        progress: Callable[[int, float], None] | None = None,
+        **unknown: Any,
+    ) -> KerasNet:
+        """Return a new network trained on from these weights; parameters and errors are those of `SiteNet.fit`."""
+        if unknown:
+            raise UsageError(f"fit has no option {', '.join(sorted(unknown))}; there is: epochs, rate, progress")
+        images = np.concatenate([placed(item.pixels[None], item.pixel_mm, KEPT) for item in data] or [_none()])
+        labels = _targets(data)
+        keras = need_keras()
+        model = keras_model(self.settings, self.weights, training=True)
+        model.compile(optimizer=keras.optimizers.Adam(rate or self.settings.rate, epsilon=EPSILON), loss=_squared_error)
+        rng = np.random.Generator(np.random.Philox(key=[seed, 0x7A11]))
+        wanted, sampler = np.eye(len(SITES), dtype=np.float32)[labels], SiteNet(self.settings, self.weights)
+        history = []
+        for epoch in range(epochs or self.settings.epochs):
+            total = 0.0
+            for where, inputs in sampler._batches(images, rng):
+                keep = sampler._kept(len(where), rng)
+                total += _step(model, inputs, keep, wanted[where]) * len(where)
+            history.append(total / len(labels))
+            if progress is not None:
+                progress(epoch + 1, history[-1])
+        return replace(self, weights=weights_of(model), history=tuple(history))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return KerasNet, (self.settings, dict(self.weights), self.history)
+
+
+def keras_model(settings: Settings, weights: Weights, *, training: bool = False) -> Any:
+    """Return the network as a Keras model; for `training` it takes the mask of kept units (B, hidden) as well."""
+    keras = need_keras()
+    layers = keras.layers
+    image = keras.Input((1, settings.size, settings.size), name="image")
+    x = layers.Permute((2, 3, 1))(image)
+    for i, filters in enumerate(settings.filters, start=1):
+        x = layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"conv{i}")(x)
+        x = layers.MaxPooling2D(2)(x)
+    x = layers.Flatten()(layers.Permute((3, 1, 2))(x))
+    x = layers.Dense(settings.hidden, activation="relu", name="dense1")(x)
+    inputs: Any = image
+    if training:
+        keep = keras.Input((settings.hidden,), name="keep")
+        x, inputs = layers.Multiply()([x, keep]), [image, keep]
+    answers = layers.Dense(len(SITES), activation="softmax", name="dense2")(x)
+    model = keras.Model(inputs, answers, name="ct_bodysite")
+    for name in _layers():
+        kernel = np.asarray(weights[f"{name}.weight"])
+        model.get_layer(name).set_weights([_to_keras(kernel), np.asarray(weights[f"{name}.bias"])])
+    return model
+
+
+def weights_of(model: Any) -> Mapping[str, NDArray[np.float32]]:
+    """Return the weights of a Keras model by the names and shapes of the torch network."""
+    found = {}
+    for name in _layers():
+        kernel, bias = model.get_layer(name).get_weights()
+        found[f"{name}.weight"] = np.ascontiguousarray(_from_keras(kernel), dtype=np.float32)
+        found[f"{name}.bias"] = np.array(bias, dtype=np.float32)
+    return found
+
+
+def save_keras(model: SiteNet, path: Path) -> Path:
+    """Write the weights of a network as a `.keras` file and return its path."""
+    keras_model(model.settings, model.weights).save(path)
+    return path
+
+
+def need_keras() -> Any:
+    """Return keras on TensorFlow with one thread; MissingExtraError when either is not installed."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        import keras
+        import tensorflow as tf
+    except ImportError as error:
+        raise MissingExtraError("the body-site network in Keras", "tensorflow") from error
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:  # TensorFlow runs already; its threads change no more
+        pass
+    return keras
+
+
+def _step(model: Any, inputs: Image, keep: Image, wanted: Image) -> float:
+    return float(model.train_on_batch([inputs, keep], wanted))
+
+
+def _squared_error(wanted: Any, found: Any) -> Any:
+    """Eq. 1 of the paper: the squared distance of each image's probabilities from its label."""
+    ops = need_keras().ops
+    return ops.sum(ops.square(found - wanted), axis=-1)
+
+
+def _layers() -> tuple[str, ...]:
+    return ("conv1", "conv2", "conv3", "dense1", "dense2")
+
+
+def _to_keras(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
+    return kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T
+
+
+def _from_keras(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
+    return kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T

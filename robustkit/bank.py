@@ -1,0 +1,285 @@
+"""Noisy images made once and scored by many models: on disk, in whole HU, thinned to the pixels that the models read.
+
+A stack is one slice under one noise: simulated at L levels, or scanned K times at one mAs. Its parts are named by what
+made them, so a bank is filled by any number of workers, in any order, and what is there is never made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robustkit import audit, cases, engine, files, rundir
+from robustkit.errors import DataError, RobustkitError
+from robustkit.recipes import thin, thinned
+from robustkit.seeding import draws
+from robustkit.types import Image, RepeatScans, Slice, Storage
+
+MEASURED = "measured"
+INT16 = (-32768.0, 32767.0)
+PARTS_AT_ONCE = 8
+"""Parts a task makes, so that a slice's noise is fitted seldom."""
+CENTRES = ("low-noise", "paper")
+"""The clean image: the mean of 20 scans at 200 mAs, or as in the paper that of the 20 scans at 25 mAs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """One slice's noisy images under one noise.
+
+    Attributes
+    ----------
+    slice : the slice, thinned by `every`; its id is the full image's. noise : the noise model's name, or "measured".
+    levels : (L,) of `unit`. n : realizations. name : what decides its images. folder : of its parts.
+    source : the full slice and what its noise is fitted from; choice : the noise. seed, stream : of its draws.
+    """
+
+    slice: Slice
+    noise: str
+    unit: str
+    levels: tuple[float, ...]
+    n: int
+    name: str
+    folder: Path
+    every: int
+    source: cases.Source
+    choice: cases.NoiseChoice
+    seed: int = 0
+    stream: str = "audit"
+
+    @property
+    def centre_path(self) -> Path:
+        """Return where the clean image and its story lie."""
+        return self.folder / f"{self.name}-centre.npz"
+
+    def part_path(self, start: int, stop: int) -> Path:
+        """Return where the images of realizations [start, stop) lie."""
+        return self.folder / f"{self.name}-{start:07d}-{stop:07d}.npy"
+
+    def missing(self) -> list[tuple[int, int]]:
+        """Return the ranges of realizations that are not made yet."""
+        return [part for part in rundir.ranges(self.n) if not self.part_path(*part).exists()]
+
+    def clean(self) -> Image:
+        """Return the clean image (h, w) in HU, thinned."""
+        return _read_centre(self.centre_path)[0]
+
+    def story(self) -> dict[str, Any]:
+        """Return where noise and clean image came from."""
+        return _read_centre(self.centre_path)[1]
+
+    def parts(self) -> Iterator[tuple[int, Image]]:
+        """Yield (first realization, images (R, L, h, w) in HU) of every part."""
+        for start, stop in rundir.ranges(self.n):
+            try:
+                images = np.load(self.part_path(start, stop), mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                name = self.part_path(start, stop).name
+                raise DataError(f"noisy images {name} cannot be read ({error}); delete it and use --resume") from error
+            yield start, images
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some parts of one stack to make."""
+
+    stack: Stack
+    ranges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a bank is to hold: which noise at which levels, how many, and how many scans at which mAs."""
+
+    choice: cases.NoiseChoice = field(default_factory=lambda: cases.NoiseChoice("nps"))
+    levels: tuple[float, ...] = (25.0, 200.0)
+    n: int = 1000
+    measured: tuple[float, ...] = (25.0, 200.0)
+    scans: int = 150
+    centre: str = "low-noise"
+    seed: int = 0
+
+
+def stacks(items: Sequence[tuple[Slice, int]], ask: Ask, folder: Path) -> list[Stack]:
+    """Return the stacks of slices, each with the step by which its models thin it: simulated, then scanned.
+
+    Slices of a real patient have no scans: the virtual scanner scans only what shows nobody.
+    """
+    found = []
+    for item, step in items:
+        source = source_of(item, ask)
+        if ask.levels and ask.n:
+            found.append(_stack(source, item, step, ask, folder, ask.choice.name, ask.levels, ask.n, "audit"))
+        if item.synthetic:
+            for mas in ask.measured if ask.scans else ():
+                found.append(_stack(source, item, step, ask, folder, MEASURED, (mas,), ask.scans, "scan"))
+    return found
+
+
+def source_of(item: Slice, ask: Ask) -> cases.Source:
+    """Return a slice with the repeats that its noise is fitted to, made where they are needed."""
+    source = cases.Source(item, clean_from="simulate")
+    if ask.centre == "paper" and item.synthetic:
+        return replace(source, clean_from="paper")
+    return source
+
+
+def _stack(
+    source: cases.Source,
+    item: Slice,
+    step: int,
+    ask: Ask,
+    folder: Path,
+    noise: str,
+    levels: tuple[float, ...],
+    n: int,
+    stream: str,
+) -> Stack:
+    decides = [ask.choice.fingerprint(source), ask.centre, noise, levels, step, ask.seed, stream, rundir.versions()]
+    name = f"{item.id}-{noise}-{rundir.digest(decides)}"
+    return Stack(thinned(item, step), noise, "mAs", levels, n, name, folder, step, source, ask.choice, ask.seed, stream)
+
+
+def fill(wanted: Sequence[Stack], work_map: engine.Map = engine.serial) -> None:
+    """Make what is missing of these stacks; RobustkitError names the slices that no worker could finish."""
+    tasks = []
+    for stack in wanted:
+        missing = stack.missing()
+        if not missing and not stack.centre_path.exists():
+            missing = rundir.ranges(min(stack.n, 1))
+        tasks += [Task(stack, tuple(missing[i : i + PARTS_AT_ONCE])) for i in range(0, len(missing), PARTS_AT_ONCE)]
+    failures = [f"slice {task.stack.slice.id}: {error}" for task, error in work_map(make, tasks) if error is not None]
+    if failures:
+        raise RobustkitError(f"{len(failures)} stacks of noisy images could not be made ({'; '.join(failures)})")
+
+
+def make(task: Task) -> None:
+    """Make the parts of one task; the clean image is written with the first."""
+    stack = task.stack
+    case = _prepared(stack)
+    if not stack.centre_path.exists():
+        _write_centre(stack, case)
+    for start, stop in task.ranges:
+        if stack.noise == MEASURED:
+            images = _scanned(stack, start, stop)[:, None]
+        else:
+            images = _perturbed(stack, case, start, stop)
+        _write_part(stack.part_path(start, stop), images, stack.slice.storage)
+
+
+_kept: dict[tuple[str, str, str, bool], audit.Case] = {}
+
+
+def _prepared(stack: Stack) -> audit.Case:
+    """Return the case of a stack, kept for its other parts; scans need the clean image alone, and no noise."""
+    measured = stack.noise == MEASURED
+    key = (stack.source.slice.id, stack.choice.fingerprint(stack.source), stack.source.clean_from, measured)
+    if key not in _kept:
+        if len(_kept) >= 2:
+            _kept.clear()
+        source = with_repeats(stack.source, stack.choice)
+        if measured:
+            clean, centre = cases.clean_image(source)
+            story = {"slice": stack.slice.id, "noise": MEASURED, "source": "scans by the virtual scanner"}
+            _kept[key] = audit.Case(source.slice, clean, _None, {**story, "clean": centre})
+        else:
+            _kept[key] = cases.prepare(source, stack.choice)
+    return _kept[key]
+
+
+def with_repeats(source: cases.Source, choice: cases.NoiseChoice) -> cases.Source:
+    """Return a source with the repeats its noise is fitted to; for `clean_from` "paper" their mean is the centre."""
+    made = cases.anchored(source, choice)
+    if source.clean_from != "paper":
+        return made
+    return replace(made, repeats=(cases.fit_set(made.repeats),), clean_from="mean")
+
+
+_None: Any = None
+
+
+def _perturbed(stack: Stack, case: audit.Case, start: int, stop: int) -> Image:
+    """Return noisy images (R, L, h, w): noise of the full image, thinned before it is added and stored."""
+    clean = thin(case.clean, stack.every)
+    of = draws(stack.seed, stack.stream, stack.slice.id, range(start, stop))
+    small = audit.Case(stack.slice, clean, Thinned(case.noise, case.clean, stack.every), case.story)
+    step = audit.draws_per_call(len(stack.levels), case.clean.shape)
+    parts = [audit.perturb(small, stack.levels, of[i : i + step]) for i in range(0, len(of), step)]
+    return np.concatenate(parts)
+
+
+def _scanned(stack: Stack, start: int, stop: int) -> Image:
+    from robustkit.scanner import VirtualScanner
+
+    scanner, item = VirtualScanner(threads=1), stack.source.slice
+    first, count = start, stop - start
+    scans: RepeatScans = scanner.repeats(  # repeats come at least in pairs
+        item, stack.levels[0], max(count, 2), seed=stack.seed, stream=stack.stream, first=first, every=stack.every
+    )
+    return scans.pixels[:count]
+
+
+@dataclass(frozen=True, eq=False)
+class Thinned:
+    """The noise of a full image seen at the pixels [every // 2 :: every] alone. `full` is that image (H, W) in HU."""
+
+    noise: Any
+    full: Image
+    every: int
+
+    @property
+    def unit(self) -> str:
+        """Return the unit of the levels."""
+        return str(self.noise.unit)
+
+    def sample(self, clean: Image, levels: Sequence[float], draws: Sequence[Any]) -> Image:
+        """Return the noise (B, L, h, w) that the full image would get, at the pixels that are read."""
+        found: Image = thin(self.noise.sample(self.full, levels, draws), self.every)
+        return found
+
+    def sd(self, clean: Image, levels: Sequence[float]) -> Image | None:
+        """Return the standard deviation (L, h, w), or None where the noise claims none."""
+        claimed = self.noise.sd(self.full, levels)
+        return None if claimed is None else thin(claimed, self.every)
+
+
+def whole_numbers(storage: Storage | None) -> bool:
+    """Say whether stored images fit 16-bit integers without loss."""
+    if storage is None or storage.step != 1.0 or storage.low != round(storage.low):
+        return False
+    return INT16[0] <= storage.low and storage.high <= INT16[1]
+
+
+def _write_part(path: Path, images: Image, storage: Storage | None) -> None:
+    packed = images.astype(np.int16) if whole_numbers(storage) else images
+    with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, packed)
+
+
+def _write_centre(stack: Stack, case: audit.Case) -> None:
+    import json
+
+    claimed = None if stack.noise == MEASURED else case.noise.sd(case.clean, stack.levels[:1])
+    with files.atomic_path(stack.centre_path) as temporary, temporary.open("wb") as stream:
+        np.savez(
+            stream,
+            clean=thin(case.clean, stack.every),
+            story=np.array(json.dumps(case.story, default=str)),
+            sd=np.zeros((0, 0), np.float32) if claimed is None else thin(claimed[0], stack.every),
+        )
+
+
+@lru_cache(maxsize=64)
+def _read_centre(path: Path) -> tuple[Image, dict[str, Any]]:
+    import json
+
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            return archive["clean"], json.loads(str(archive["story"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"clean image {path.name} cannot be read ({error}); delete it and run with --resume") from error
