@@ -351,7 +351,11 @@ def read_rounds(asked: Run) -> list[Record]:
 
 
 def verdict(plan: Plan, sets: Mapping[str, str], record: Record, first: Record | None) -> Record:
-    """Return what a round is worth: its SAR by set, noise, class and level; robust or not; accepted or refused."""
+    """Return what a round is worth: its SAR by set, noise, class and level; robust or not; accepted or refused.
+
+    A model is robust when the bound of SAR is under the limit everywhere in simulation, measured scans do not speak
+    against it, and no audited slice is named wrongly without noise: a wrong answer that never changes is no success.
+    """
     rows = sar_rows(record, sets, plan.confidence)
     wrong = sorted(
         {f"{s['label']} called {s['clean']}" for s in record["stacks"] if s["label"] not in ("", s["clean"])}
@@ -361,13 +365,12 @@ def verdict(plan: Plan, sets: Mapping[str, str], record: Record, first: Record |
     under = all(row["upper"] <= plan.limit for row in simulated)
     above = any(row["lower"] > plan.limit for row in measured)
     guard = _guard(record, first, plan.confidence)
-    worse = len(wrong) > len(first["wrong"] if first else wrong)
     return {
         "rows": rows,
         "wrong": wrong,
         "worst": max((row["upper"] for row in simulated or rows), default=None),
         "flips": sum(row["k"] + row["tied"] for row in rows),
-        "robust": under and not above and not worse,
+        "robust": under and not above and not wrong,
         "guard": guard,
         "accepted": guard["accepted"],
         "f1": mean_f1(record),

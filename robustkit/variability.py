@@ -214,7 +214,7 @@ def _by_model(rows: pd.DataFrame, names: Sequence[str]) -> dict[tuple[str, str, 
         k=rows["count"].where(changed & ~rows["tied"], 0), ties=rows["count"].where(changed & rows["tied"], 0)
     )
     sums = counted.groupby(["model", "noise", "level"], observed=True)[["k", "count", "ties"]].sum()
-    found: list[Record] = [dict(row) for row in sums.reset_index().to_dict("records")]
+    found: list[Any] = sums.reset_index().to_dict("records")
     return {
         (str(row["model"]), str(row["noise"]), float(row["level"])): {
             "k": int(row["k"]),
