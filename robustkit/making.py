@@ -71,6 +71,16 @@ class Job:
         return self.folder / f"{rundir.digest(self.trained_as)}.model"
 
 
+def hand_on(source: Path | None, target: Path) -> None:
+    """Give models that another study trained on to this one, so that none is trained twice."""
+    import shutil
+
+    for path in source.glob("*.model") if source is not None else ():
+        target.mkdir(parents=True, exist_ok=True)
+        if not (target / path.name).exists():
+            shutil.copy2(path, target / path.name)
+
+
 def signature(recipe: Recipe) -> str:
     """Return what decides a recipe's models but the seed: what it says itself, else a dataclass' text or its name."""
     said = getattr(recipe, "signature", None)

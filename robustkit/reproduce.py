@@ -219,7 +219,6 @@ def _training(study: Study) -> Record:
 
 
 def _retrainings(study: Study, trained: Record) -> Record:
-    _hand_on(study.path / "training" / "models", study.path / "retrainings" / "models")
     return _part(
         study,
         "retrainings",
@@ -235,20 +234,13 @@ def _retrainings(study: Study, trained: Record) -> Record:
         scans=study.scale.scans,
         centre=study.centre,
         keep=True,
+        trained=study.path / "training" / "models",
     )
 
 
 def _fold(trained: Record) -> int | None:
     fold = trained["best"]["fold"]
     return None if fold is None else int(fold)
-
-
-def _hand_on(source: Path, target: Path) -> None:
-    """Give trained models on to the next study, so that none is trained twice."""
-    (target).mkdir(parents=True, exist_ok=True)
-    for path in source.glob("*.model"):
-        if not (target / path.name).exists():
-            shutil.copy2(path, target / path.name)
 
 
 def _noise(study: Study) -> Record:
@@ -386,7 +378,6 @@ def _hardening(study: Study, trained: Record, audited: Record) -> Record | None:
     name = audited["went_on"] if flips else audited["sensitive"]
     if name is None:
         return None
-    _hand_on(study.path / "retrainings" / "models", study.path / "hardening" / "fits")
     return _part(
         study,
         "hardening",
@@ -404,6 +395,7 @@ def _hardening(study: Study, trained: Record, audited: Record) -> Record | None:
         centre=study.centre,
         attacks=study.scale.attacks,
         rounds=study.scale.rounds,
+        trained=study.path / "retrainings" / "models",
     ) | {"model": name}
 
 

@@ -123,7 +123,7 @@ def harden(
     dask: str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
-    shared: Path | None = None,
+    trained: Path | None = None,
     command: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Outcome:
@@ -134,7 +134,7 @@ def harden(
     strategy : its name. against : strategies compared with it, each trained on as many images.
     levels, realizations, measured, scans, centre : what a round is judged on. attack_levels, attacks : what it is
     attacked with. limit : of SAR; the loop stops when its one-sided bound is under it at every level.
-    rounds : at most. options : of the strategy (`--set`). shared : folder of noisy images, kept afterwards.
+    rounds : at most. options : of the strategy (`--set`). trained : folder of models that another study trained and kept.
 
     Returns
     -------
@@ -164,7 +164,8 @@ def harden(
     started = time.monotonic()
     with making.opened(path, told, command, resume=resume) as directory:
         work_map = engine.choose(jobs, dask)
-        stacks, sets = arena(ref.load(), ask, shared or directory.shards)
+        making.hand_on(trained, path / "fits")
+        stacks, sets = arena(ref.load(), ask, directory.shards)
         bank.fill(stacks, work_map)
         first = Run(strategy, plan, path, tuple(stacks), sets)
         _report(progress, 0, len(names))

@@ -55,6 +55,7 @@ def study(
     confidence: float = 0.95,
     spec: Mapping[str, Any] | None = None,
     keep: bool = False,
+    trained: Path | None = None,
     jobs: int | None = None,
     dask: str | None = None,
     out: str | Path | None = None,
@@ -70,7 +71,7 @@ def study(
     n : models, with seeds seed .. seed + n - 1. fold : which patients validate (None: the recipe's own split).
     levels : mAs of simulated and measured images alike. realizations : simulated, a slice and level.
     scans : measured, a slice and level; 0 leaves them out. centre : "low-noise" or "paper", see `bank.CENTRES`.
-    keep : write the trained models too. Others are named as in `robustkit variability`.
+    keep : write the trained models too. trained : folder of models that another study trained and kept. Others are named as in `robustkit variability`.
 
     Raises
     ------
@@ -99,6 +100,7 @@ def study(
     started = time.monotonic()
     with making.opened(path, plan, command, resume=resume) as directory:
         work_map = engine.choose(jobs, dask)
+        making.hand_on(trained, path / "models")
         prepared = prepare(found, ref, ask, path / "models", directory.shards, work_map)
         records = making.do(prepared, work_map, progress)
         rows = table(records, directory.id)
