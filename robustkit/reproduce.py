@@ -310,7 +310,8 @@ def _audit(study: Study, trained: Record, retrained: Record) -> Record:
             from robustkit import results
 
             results.write(rows, study.path / "results.parquet")
-        found.setdefault("agreement", {})[centre] = {name: _agreement(rows, name) for name in chosen}
+        classes = list(study.recipe.build(0).classes)
+        found.setdefault("agreement", {})[centre] = {name: _agreement(rows, name, classes) for name in chosen}
     return found
 
 
@@ -359,7 +360,7 @@ def _matrices(rows: Any, study: Study) -> list[Record]:
     return found
 
 
-def _agreement(rows: Any, name: str) -> Record:
+def _agreement(rows: Any, name: str, classes: Sequence[str]) -> Record:
     """Return measured minus simulated of one model, as in Fig. 5."""
     from robustkit.agreement import compare
 
@@ -367,7 +368,7 @@ def _agreement(rows: Any, name: str) -> Record:
     measured, simulated = mine[mine["noise"] == MEASURED], mine[mine["noise"] != MEASURED]
     if measured.empty or simulated.empty:
         return {}
-    found: Record = compare(measured, simulated, margin=0.05)
+    found: Record = compare(measured, simulated, margin=0.05, classes=classes)
     return found
 
 

@@ -134,7 +134,8 @@ def harden(
     strategy : its name. against : strategies compared with it, each trained on as many images.
     levels, realizations, measured, scans, centre : what a round is judged on. attack_levels, attacks : what it is
     attacked with. limit : of SAR; the loop stops when its one-sided bound is under it at every level.
-    rounds : at most. options : of the strategy (`--set`). trained : folder of models that another study trained and kept.
+    rounds : at most. options : of the strategy (`--set`).
+    trained : folder of models that another study trained and kept.
 
     Returns
     -------

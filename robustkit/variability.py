@@ -71,7 +71,8 @@ def study(
     n : models, with seeds seed .. seed + n - 1. fold : which patients validate (None: the recipe's own split).
     levels : mAs of simulated and measured images alike. realizations : simulated, a slice and level.
     scans : measured, a slice and level; 0 leaves them out. centre : "low-noise" or "paper", see `bank.CENTRES`.
-    keep : write the trained models too. trained : folder of models that another study trained and kept. Others are named as in `robustkit variability`.
+    keep : write the trained models too. trained : folder of models that another study trained and kept.
+    Others are named as in `robustkit variability`.
 
     Raises
     ------

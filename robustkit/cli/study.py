@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -216,7 +215,7 @@ def reproduce(
     centre: CentreOption = "low-noise",
     jobs: Annotated[int | None, typer.Option("--jobs", help="Worker processes; all cores without it.")] = None,
     dask: DaskOption = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder to write.")] = None,
+    out: OutOption = None,
     resume: ResumeOption = False,
     quiet: opt.QuietOption = False,
     json_: opt.JsonOption = False,

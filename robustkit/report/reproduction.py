@@ -72,10 +72,11 @@ def sections(summary: Record, pictures: Mapping[str, NDArray[Any]]) -> list[Sect
 
 
 def _findings(summary: Record) -> Section:
-    rows = [[s["what"], _KINDS.get(s["verdict"], s["verdict"]), s["sentence"]] for s in records(summary["sentences"])]
-    return Section(
-        "findings", "Where it agrees, and where not", [], study.grid(grids.grid("Findings", ["", "", ""], rows))
-    )
+    told = [
+        (str(s["what"]), str(s["verdict"]).replace(" ", "-"), _KINDS[str(s["verdict"])], str(s["sentence"]))
+        for s in records(summary["sentences"])
+    ]
+    return Section("findings", "Where it agrees, and where not", [], [Part("findings", told)])
 
 
 def _is_papers(summary: Record) -> bool:

@@ -24,7 +24,7 @@ class Picture(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One thing on a page: `kind` is panel, heats, bars, grid, pictures or note; `body` is what that kind takes."""
+    """One thing on a page: a panel, heats, bars, grid, pictures, findings or note; `body` is what that kind takes."""
 
     kind: str
     body: Any

@@ -6,7 +6,7 @@ images in the same order with the same scaling and the same units dropped, and d
 
 from __future__ import annotations
 
-import os
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustkit import Image, MissingExtraError, PixelSize, Slice, UsageError
+from robustkit import Image, PixelSize, Slice, UsageError
+from robustkit.adapters.keras_train import need_keras, one_thread, quiet
 from robustkit_ct_bodysite.network import (
     KEPT,
     PREDICT_BATCH,
@@ -55,11 +56,14 @@ class KerasNet:
     def predict(self, batch: Image, pixel_mm: PixelSize) -> NDArray[np.float32]:
         """Return probabilities (B, 4) of images (B, H, W) in HU with spacing `pixel_mm`."""
         inputs = scaled(placed(batch, pixel_mm, self.settings.size), self.settings.window)[:, None]
-        parts = [
-            np.asarray(self.model(inputs[start : start + PREDICT_BATCH], training=False))
-            for start in range(0, len(inputs), PREDICT_BATCH)
-        ]
+        starts = range(0, len(inputs), PREDICT_BATCH)
+        with one_thread(), quiet():
+            parts = [self._answers(inputs[start : start + PREDICT_BATCH]) for start in starts]
         return np.concatenate(parts) if parts else np.empty((0, len(SITES)), np.float32)
+
+    def _answers(self, inputs: Image) -> NDArray[np.float32]:
+        found = need_keras().ops.convert_to_numpy(self.model(inputs, training=False))
+        return np.asarray(found, dtype=np.float32)
 
     def fit(
         self,
@@ -76,13 +80,25 @@ class KerasNet:
             raise UsageError(f"fit has no option {', '.join(sorted(unknown))}; there is: epochs, rate, progress")
         images = np.concatenate([placed(item.pixels[None], item.pixel_mm, KEPT) for item in data] or [_none()])
         labels = _targets(data)
-        keras = need_keras()
+        with one_thread(), quiet():
+            return self._trained(images, labels, seed, epochs or self.settings.epochs, rate, progress)
+
+    def _trained(
+        self,
+        images: Image,
+        labels: NDArray[np.int64],
+        seed: int,
+        epochs: int,
+        rate: float | None,
+        progress: Callable[[int, float], None] | None,
+    ) -> KerasNet:
+        adam = need_keras().optimizers.Adam(rate or self.settings.rate, epsilon=EPSILON)
         model = keras_model(self.settings, self.weights, training=True)
-        model.compile(optimizer=keras.optimizers.Adam(rate or self.settings.rate, epsilon=EPSILON), loss=_squared_error)
+        model.compile(optimizer=adam, loss=_squared_error, jit_compile=False)
         rng = np.random.Generator(np.random.Philox(key=[seed, 0x7A11]))
         wanted, sampler = np.eye(len(SITES), dtype=np.float32)[labels], SiteNet(self.settings, self.weights)
         history = []
-        for epoch in range(epochs or self.settings.epochs):
+        for epoch in range(epochs):
             total = 0.0
             for where, inputs in sampler._batches(images, rng):
                 keep = sampler._kept(len(where), rng)
@@ -98,6 +114,14 @@ class KerasNet:
 
 def keras_model(settings: Settings, weights: Weights, *, training: bool = False) -> Any:
     """Return the network as a Keras model; for `training` it takes the mask of kept units (B, hidden) as well."""
+    before = random.getstate()  # Keras draws the seeds of initial weights, which are replaced here, from Python's
+    try:
+        return _built(settings, weights, training)
+    finally:
+        random.setstate(before)
+
+
+def _built(settings: Settings, weights: Weights, training: bool) -> Any:
     keras = need_keras()
     layers = keras.layers
     image = keras.Input((1, settings.size, settings.size), name="image")
@@ -131,29 +155,13 @@ def weights_of(model: Any) -> Mapping[str, NDArray[np.float32]]:
 
 def save_keras(model: SiteNet, path: Path) -> Path:
     """Write the weights of a network as a `.keras` file and return its path."""
-    keras_model(model.settings, model.weights).save(path)
+    with quiet():
+        keras_model(model.settings, model.weights).save(path)
     return path
 
 
-def need_keras() -> Any:
-    """Return keras on TensorFlow with one thread; MissingExtraError when either is not installed."""
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        import keras
-        import tensorflow as tf
-    except ImportError as error:
-        raise MissingExtraError("the body-site network in Keras", "tensorflow") from error
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError:  # TensorFlow runs already; its threads change no more
-        pass
-    return keras
-
-
 def _step(model: Any, inputs: Image, keep: Image, wanted: Image) -> float:
-    return float(model.train_on_batch([inputs, keep], wanted))
+    return float(np.ravel(model.train_on_batch([inputs, keep], wanted))[0])
 
 
 def _squared_error(wanted: Any, found: Any) -> Any:
