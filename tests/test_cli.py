@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -279,3 +280,27 @@ def test_kept_flips_read_back_and_flip_again(bench, tmp_path):
         out=tmp_path / "again",
     )
     assert set(outcome.table["clean"]) == {"low"}
+
+
+def test_metric_of_an_installed_plugin_lands_in_the_summary(bench, tmp_path):
+    (tmp_path / "toy_metric.py").write_text(
+        "import robustkit\n"
+        "@robustkit.hookimpl\n"
+        "def robustkit_metrics():\n"
+        "    return {'images': lambda results: results.groupby('level', as_index=False)['count'].sum()}\n"
+    )
+    info = tmp_path / "robustkit_toy-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: robustkit-toy\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text("[robustkit]\ntoy = toy_metric\n")
+    arguments = ("audit", bench / "model.onnx", "--images", bench / "image.npz", *WHITE, "--mas", "25,50", "-n", 30)
+    done = subprocess.run(
+        [sys.executable, "-m", "robustkit.cli.main", *map(str, arguments), "--out", str(tmp_path / "run"), "--json"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "run" / "summary.json").read_text())["metrics"]
+    assert found["images"] == [{"level": 25.0, "count": 30}, {"level": 50.0, "count": 30}]

@@ -52,7 +52,7 @@ class Settings:
     epochs: int = 20
     batch: int = 64
     scaling: tuple[float, float] = (0.8, 1.2)
-    rate: float = 7e-4
+    rate: float = 1e-3
 
     @property
     def features(self) -> int:
@@ -128,28 +128,31 @@ class SiteNet:
         """
         if unknown:
             raise UsageError(f"fit has no option {', '.join(sorted(unknown))}; there is: epochs, rate, progress")
-        images = np.concatenate([placed(item.pixels[None], item.pixel_mm, KEPT) for item in data] or [_none()])
-        labels = _targets(data)
-        return self._trained(images, labels, seed, epochs or self.settings.epochs, rate or self.settings.rate, progress)
+        model = self
+        for model in self.stages(data, seed, epochs=epochs, rate=rate):
+            if progress is not None:
+                progress(len(model.history), model.history[-1])
+        return model
 
-    def _trained(
-        self,
-        images: Image,
-        labels: NDArray[np.int64],
-        seed: int,
-        epochs: int,
-        rate: float,
-        progress: Callable[[int, float], None] | None,
-    ) -> SiteNet:
+    def stages(
+        self, data: Sequence[Slice], seed: int, *, epochs: int | None = None, rate: float | None = None
+    ) -> Iterator[SiteNet]:
+        """Yield the network after each epoch of `fit`; the last is what `fit` returns. Raises what `fit` raises."""
+        images = np.concatenate([placed(item.pixels[None], item.pixel_mm, KEPT) for item in data] or [_none()])
+        return self._stages(images, _targets(data), seed, epochs or self.settings.epochs, rate or self.settings.rate)
+
+    def _stages(
+        self, images: Image, labels: NDArray[np.int64], seed: int, epochs: int, rate: float
+    ) -> Iterator[SiteNet]:
         torch = _torch()
         rng = np.random.Generator(np.random.Philox(key=[seed, 0x7A11]))
         tensors = {name: torch.from_numpy(np.array(value)).requires_grad_() for name, value in self.weights.items()}
         optimiser = torch.optim.Adam(list(tensors.values()), lr=rate)
         wanted = torch.eye(len(SITES))[torch.from_numpy(labels)]
-        history = []
-        with _one_thread():
-            for epoch in range(epochs):
-                total = 0.0
+        history: list[float] = []
+        for _ in range(epochs):
+            total = 0.0
+            with _one_thread():
                 for where, inputs in self._batches(images, rng):
                     keep = torch.from_numpy(self._kept(len(where), rng))
                     found = _forward(tensors, torch.from_numpy(inputs), self.settings, keep).softmax(dim=1)
@@ -158,11 +161,9 @@ class SiteNet:
                     loss.backward()
                     optimiser.step()
                     total += loss.item() * len(where)
-                history.append(total / len(labels))
-                if progress is not None:
-                    progress(epoch + 1, history[-1])
-        weights = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
-        return replace(self, weights=weights, history=tuple(history))
+            history.append(total / len(labels))
+            weights = {name: tensor.detach().numpy().copy() for name, tensor in tensors.items()}
+            yield replace(self, weights=weights, history=tuple(history))
 
     def _batches(self, images: Image, rng: np.random.Generator) -> Iterator[tuple[NDArray[np.int64], Image]]:
         order = rng.permutation(len(images))

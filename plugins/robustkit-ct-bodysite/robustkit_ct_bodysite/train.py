@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,12 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(recipe: SiteRecipe, seed: int) -> SiteNet:
     """Return the network of `recipe` trained with `seed`: the same weights every time on one machine."""
+    *_, last = stages(recipe, seed)
+    return last
+
+
+def stages(recipe: SiteRecipe, seed: int) -> Iterator[SiteNet]:
+    """Yield the network of `recipe` after each epoch of its training, and say on stderr how it goes."""
     began = time.perf_counter()
-    return recipe.build(seed).fit(
-        slices(recipe.cohort, "train", recipe.fold),
-        seed,
-        progress=lambda epoch, loss: _say(f"epoch {epoch}: loss {loss:.4f}, {time.perf_counter() - began:.0f} s"),
-    )
+    for model in recipe.build(seed).stages(slices(recipe.cohort, "train", recipe.fold), seed):
+        _say(f"epoch {len(model.history)}: loss {model.history[-1]:.4f}, {time.perf_counter() - began:.0f} s")
+        yield model
 
 
 def _line(name: str, result: Scores) -> str:
