@@ -1,13 +1,16 @@
 """What is imported when, and what is said when it is not there."""
 
+import importlib.machinery
+import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 from adapters import zoo
 
-from robustkit.adapters import load_model
+from robustkit.adapters import keras_train, load_model
 from robustkit.errors import MissingExtraError
 
 HEAVY = ("onnxruntime", "onnx", "torch", "tensorflow", "keras", "scipy", "pandas", "numba", "h5py", "safetensors")
@@ -49,3 +52,46 @@ def test_missing_extra_names_its_pip_line(
     (tmp_path / name).write_bytes(head)
     with pytest.raises(MissingExtraError, match=rf"pip install 'robustkit\[{extra}\]'"):
         load_model(tmp_path / name, zoo.HU)
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "chosen"),
+    [
+        ({"keras", "tensorflow", "torch"}, None, "tensorflow"),
+        ({"keras", "torch"}, None, "torch"),
+        ({"keras", "tensorflow", "torch"}, "torch", "torch"),
+        ({"keras"}, None, r"Keras without a backend needs an extra .* 'robustkit\[tensorflow\]'"),
+        ({"keras", "tensorflow"}, "torch", r"KERAS_BACKEND=torch needs an extra .* 'robustkit\[torch\]'"),
+        (set(), None, r"pip install 'robustkit\[keras\]'"),
+    ],
+)
+def test_keras_runs_on_what_is_installed(
+    monkeypatch: pytest.MonkeyPatch, there: set[str], asked: str | None, chosen: str
+) -> None:
+    class Chosen(types.ModuleType):
+        """Stands for Keras: remembers the backend asked for when it was imported."""
+
+    class Importer:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> object:
+            return importlib.machinery.ModuleSpec(name, self) if name == "keras" else None
+
+        def create_module(self, spec: object) -> types.ModuleType:
+            return Chosen("keras")
+
+        def exec_module(self, module: types.ModuleType) -> None:
+            module.chosen = os.environ["KERAS_BACKEND"]
+
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    if asked:
+        monkeypatch.setenv("KERAS_BACKEND", asked)
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Importer(), *sys.meta_path])
+    monkeypatch.setattr(keras_train.importlib.util, "find_spec", lambda name: name if name in there else None)
+    if chosen in keras_train.BACKENDS:
+        found = keras_train._import_keras()
+        monkeypatch.delitem(sys.modules, "keras")
+        assert found.chosen == chosen
+        assert os.environ.get("KERAS_BACKEND") == asked
+    else:
+        with pytest.raises(MissingExtraError, match=chosen):
+            keras_train._import_keras()
