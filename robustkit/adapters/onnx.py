@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Protocol
 
@@ -23,8 +24,11 @@ from robustkit.adapters.classifier import (
     probe_input,
     settle_answer,
 )
+from robustkit.adapters.preprocess import prepare
 from robustkit.adapters.spec import METADATA_KEY, FileFacts, InputSpec, gather, settle
+from robustkit.adapters.training import Progress, Schedule
 from robustkit.errors import ModelError, UsageError
+from robustkit.types import Image, PixelSize, Slice
 
 INPUT_TYPES = {
     "tensor(float)": "float32",
@@ -72,7 +76,115 @@ def load(path: Path, flags: Mapping[str, Any]) -> FileClassifier:
     }
     forward = _forward(session, path.name, entry.name, output, batch)
     spec = settle_answer(forward, settle(told, facts, path.name), told, path.name, last_operator(content, output))
-    return FileClassifier(path, dict(flags), spec, source, forward)
+    return OnnxClassifier(path, dict(flags), spec, source, forward)
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxClassifier(FileClassifier):
+    """An ONNX file as a classifier; `fit` fine-tunes it where its operators allow that."""
+
+    def fit(self, data: Sequence[Slice], seed: int, **options: Any) -> TrainedOnnx:
+        """Return a new model with weights trained further; see `TrainedOnnx.fit`."""
+        from robustkit.adapters.onnx_train import self_contained
+
+        content = self_contained(self.path)
+        return TrainedOnnx(content, self.spec, self.source, self.path.name).fit(data, seed, **options)
+
+    def save(self, path: Path) -> Path:
+        """Write the model as one ONNX file with its spec in the metadata."""
+        from robustkit.adapters.onnx_train import self_contained
+
+        return TrainedOnnx(self_contained(self.path), self.spec, self.source, self.path.name).save(path)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedOnnx:
+    """An ONNX model whose weights were trained here.
+
+    Attributes
+    ----------
+    content : the ONNX file, self-contained. spec : the settled input spec. name : for messages.
+    source : format, sha256 of the content, and how it was trained.
+    """
+
+    content: bytes
+    spec: InputSpec
+    source: Mapping[str, Any]
+    name: str
+    forward: Forward = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        session = open_session(Path(self.name), wire.read_onnx(memoryview(self.content)), self.content)
+        entry = session.get_inputs()[0]
+        output = self.spec.output or session.get_outputs()[0].name
+        fixed = entry.shape[0] if isinstance(entry.shape[0], int) else None
+        object.__setattr__(self, "forward", _forward(session, self.name, entry.name, output, fixed))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in output order."""
+        return self.spec.classes
+
+    def predict(self, batch: Image, pixel_mm: PixelSize) -> NDArray[np.float32]:
+        """Return probabilities (B, C) of images (B, H, W) in HU; ModelError for an output that is not finite."""
+        inputs = prepare(batch, pixel_mm, self.spec)
+        if not len(inputs):
+            return np.empty((0, len(self.classes)), dtype=np.float32)
+        return probabilities(self.forward(inputs), self.spec, self.name)
+
+    def fit(
+        self,
+        data: Sequence[Slice],
+        seed: int,
+        *,
+        epochs: int = 1,
+        lr: float = 1e-4,
+        batch: int = 32,
+        loss: str = "cross-entropy",
+        progress: Progress | None = None,
+    ) -> TrainedOnnx:
+        """Return a new model trained on labelled slices with Adam; self stays as it was.
+
+        Parameters
+        ----------
+        data : slices whose labels are among the classes. seed : decides the order, and nothing else does.
+        epochs, lr, batch : passes over the data, learning rate, images a step.
+        loss : cross-entropy, or squared-error between probabilities and the one-hot label (Peng et al. 2023).
+        progress : told (epoch, epochs, mean loss).
+
+        Raises
+        ------
+        ModelError
+            Operators that cannot be trained here, by name; or the graph computes in torch, before or after, what
+            differs from onnxruntime by 1e-5 or more in probability. MissingExtraError without torch.
+
+        Notes
+        -----
+        One thread: the same seed gives the same weights, bit for bit, on one machine. The file is trained as it was
+        exported: without dropout, with batch normalisation fixed.
+        """
+        from robustkit.adapters.onnx_train import check_parity, fine_tune
+
+        schedule = Schedule(seed, epochs, lr, batch, loss)
+        content, module, training = fine_tune(self, data, schedule, progress)
+        sha256 = hashlib.sha256(content).hexdigest()
+        source = {**self.source, "sha256": sha256, "from": self.source.get("sha256"), "training": training}
+        trained = replace(self, content=content, source=source)
+        check_parity(module, trained)
+        return trained
+
+    def save(self, path: Path) -> Path:
+        """Write the model as one ONNX file with its spec in the metadata."""
+        from robustkit.files import atomic_path
+
+        if path.suffix.lower() != ".onnx":
+            raise UsageError(f"cannot write an ONNX model as {path.name}; end it in .onnx")
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(wire.with_metadata(self.content, METADATA_KEY, self.spec.to_toml()))
+        return path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TrainedOnnx, (self.content, self.spec, dict(self.source), self.name)
 
 
 def _told(path: Path, flags: Mapping[str, Any], content: wire.OnnxContent) -> dict[str, Any]:
@@ -162,8 +274,8 @@ def check_external(path: Path, external: Sequence[Mapping[str, str]]) -> list[Pa
     return list(found.values())
 
 
-def open_session(path: Path, content: wire.OnnxContent) -> Any:
-    """Return a one-thread CPU session of the file; ModelError says in one line why onnxruntime cannot open it."""
+def open_session(path: Path, content: wire.OnnxContent, data: bytes | None = None) -> Any:
+    """Return a one-thread CPU session of a file, or of its bytes; ModelError says in one line why there is none."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -173,7 +285,7 @@ def open_session(path: Path, content: wire.OnnxContent) -> Any:
     try:
         # without enable_fallback=0 it prints on stdout and tries the same thing again
         return ort.InferenceSession(
-            str(path), sess_options=options, providers=["CPUExecutionProvider"], enable_fallback=0
+            data or str(path), sess_options=options, providers=["CPUExecutionProvider"], enable_fallback=0
         )
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         raise ModelError(_why_not_opened(path, content, str(error), ort.__version__)) from None
