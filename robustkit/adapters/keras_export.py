@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustkit.adapters.classifier import first_line
+from robustkit.adapters.classifier import first_line, probe_input
 from robustkit.adapters.keras_train import backend_name, need_keras, one_thread, quiet
 from robustkit.adapters.spec import METADATA_KEY
 from robustkit.errors import MissingExtraError, ModelError, UsageError
@@ -104,6 +104,7 @@ def archive_bytes(network: Any, toml: str | None = None) -> bytes:
 def onnx_bytes(model: KerasClassifier) -> bytes:
     """Return the ONNX file: by tf2onnx on TensorFlow, by torch's own exporter on torch."""
     backend = backend_name()
+    model.forward(probe_input(model.spec))  # Keras exports only what was called
     with tempfile.TemporaryDirectory() as folder, quiet(), one_thread():
         place = Path(folder) / "model.onnx"
         try:
