@@ -49,10 +49,10 @@ def train(recipe: SiteRecipe, seed: int) -> SiteNet:
     return last
 
 
-def stages(recipe: SiteRecipe, seed: int) -> Iterator[SiteNet]:
-    """Yield the network of `recipe` after each epoch of its training, and say on stderr how it goes."""
+def stages(recipe: SiteRecipe, seed: int, epochs: int | None = None) -> Iterator[SiteNet]:
+    """Yield the network of `recipe` after each epoch (its own number, or `epochs`); say on stderr how it goes."""
     began = time.perf_counter()
-    for model in recipe.build(seed).stages(slices(recipe.cohort, "train", recipe.fold), seed):
+    for model in recipe.build(seed).stages(slices(recipe.cohort, "train", recipe.fold), seed, epochs=epochs):
         _say(f"epoch {len(model.history)}: loss {model.history[-1]:.4f}, {time.perf_counter() - began:.0f} s")
         yield model
 
