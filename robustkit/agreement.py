@@ -262,7 +262,7 @@ def _sentence(
         worst = min(deciding, key=lambda record: record["p_holm"])
         return (
             f"The runs disagree: for class {worst['class']} at {worst['level']:g} {unit} the answers under noise "
-            f"differ by more than chance allows (p = {worst['p_holm']:.2g} after Holm, {len(deciding)} such in all)."
+            f"differ by more than chance allows ({_p(worst['p_holm'])} after Holm, {len(deciding)} such in all)."
         )
     seen = max(max(_detectable(entry)) for entry in compared)
     if verdict == "agree":
@@ -276,6 +276,10 @@ def _sentence(
         f"{len(compared)} entries (worst: {worst['clean']} called {worst['noisy']} at {worst['level']:g} {unit}, "
         f"difference {worst['difference']:+.1%}); more realizations are needed."
     )
+
+
+def _p(value: float) -> str:
+    return "p < 0.0001" if value < 1e-4 else f"p = {value:.2g}"
 
 
 def _detectable(entry: Record) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,8 +74,18 @@ def compare_runs(run_a: Path, run_b: Path, *, margin: str | None = None) -> dict
     paired = plans[0]["noise"] == plans[1]["noise"] != MEASURED and all(
         plans[0][name] == plans[1][name] for name in ("seed", "settings", "cases")
     )
-    found: dict[str, Any] = compare(*tables, margin=None if margin is None else parse_rate(margin), paired=paired)
+    chosen = None if margin is None else parse_rate(margin)
+    found: dict[str, Any] = compare(*tables, margin=chosen, paired=paired, classes=_classes(run_a))
     return found
+
+
+def _classes(run: Path) -> list[str] | None:
+    """Return the classes of a run in its model's order, as far as its summary tells."""
+    try:
+        told = json.loads((run / "summary.json").read_text(encoding="utf-8"))["classes"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return [str(name) for name in told]
 
 
 def _read_table(path: Path) -> pd.DataFrame:

@@ -100,7 +100,9 @@ def _whom(gate: Mapping[str, Any]) -> str:
 def _failed(gate: Mapping[str, Any], unit: str) -> str:
     over = [item for item in gate["evidence"] if item["verdict"] == "fail"]
     worst = max(over, key=lambda item: item["lower"])
-    more = f" {len(over) - 1} more of {len(gate['evidence'])} fail too." if len(over) > 1 else ""
+    one, many = ("slice", "slices") if "slice" in worst else ("class", "classes")
+    what = many if gate["at"] is not None else f"combinations of {one} and level"
+    more = f" {len(over) - 1} of the {len(gate['evidence']) - 1} other {what} exceed it too." if len(over) > 1 else ""
     return (
         f"Fail: noise alone changed the answer in {_told(worst, unit)}, above the limit of {_percent(gate['max_sar'])} "
         f"({_percent(gate['confidence'])} sure).{more}"

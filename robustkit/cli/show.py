@@ -123,23 +123,31 @@ def print_plan(found: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    limit, sure = f"{found['max_sar']:.3g}", f"{found['confidence']:.0%}"
+    limit, sure = f"{100 * found['max_sar']:.4g}%", f"{found['confidence']:.0%}"
     print(f"To claim SAR <= {limit} ({sure}, one-sided) for one slice and level:")
     for row in found["flips"]:
-        print(f"  {row['flips']:>3} flips of {row['realizations']}")
-    print(f"With --until-decided and no flip: {found['until_decided']} draws.")
+        print(f"  {row['flips']:>3} {'flip' if row['flips'] == 1 else 'flips'} of {row['realizations']:,}")
+    print(f"With --until-decided and no flip: {found['until_decided']:,} draws.")
     if "power" in found:
-        print(
-            f"A model at half the limit passes with {found['power']:.0%} chance from n = {found['for_true_rate_half']}."
-        )
+        chance = f"{found['power']:.0%}"
+        print(f"A model at half the limit passes with {chance} chance from n = {found['for_true_rate_half']:,}.")
+        print(f"Two runs, n of each for a {chance} chance:")
+        print(f"  SAR   to see {limit} between them   to show them equal within {limit}")
         for row in found["comparison"]:
-            print(f"Two runs at {row['rate']:.0%} shown equivalent within {limit}: n = {row['each']} each.")
+            print(f"  {row['rate']:<4.0%} {row['differ']:>21,} {row['each']:>33,}")
     if "time" in found:
         cost = found["time"]
         print(
-            f"Here: {cost['seconds_per_image'] * 1e3:.2f} ms an image, {cost['seconds']:.0f} s for one slice "
-            "at all levels."
+            f"Here: {cost['seconds_per_image'] * 1e3:.2f} ms an image, {_duration(cost['seconds'])} for one slice at "
+            f"all levels ({cost['images']:,} images), the fit of its noise apart."
         )
+
+
+def _duration(seconds: float) -> str:
+    """Write a time as a person says it: 42 s, 12 min, 3.4 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def print_agreement(found: Mapping[str, Any], as_json: bool) -> None:

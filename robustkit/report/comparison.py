@@ -26,6 +26,7 @@ _BADGES = {
 class ZTable(NamedTuple):
     """Z of one level, [predicted with noise][predicted without]: (text, colour class) per entry."""
 
+    number: str
     level: str
     columns: list[str]
     rows: list[tuple[str, list[tuple[str, str]]]]
@@ -49,17 +50,21 @@ def _parts(result: Record) -> dict[str, Any]:
     differences = _differences(entries, unit, float(result.get("alpha") or 0.05))
     margin = result.get("margin")
     shown = differences[:SHOWN]
+    tables = [_z_table(t, result, unit) for t in records(result.get("tables"))]
     return {
         "title": "Do the two runs agree?",
         "kicker": "Comparison of two runs",
         "stamp": [],
         "unit": unit,
         "verdict": Verdict(
-            _KINDS.get(verdict, "none"), _BADGES.get(verdict, verdict), str(result.get("sentence") or "")
+            _KINDS.get(verdict, "none"),
+            _BADGES.get(verdict, verdict),
+            words.unbroken(str(result.get("sentence") or "")),
         ),
         "facts": _facts(result, unit),
         "notes": [str(n) for n in result.get("notes") or []],
-        "tables": [_z_table(t, result, unit) for t in records(result.get("tables"))],
+        "tables": tables,
+        "footnote": next((table.footnote for table in tables if table.footnote), ""),
         "critical": f"{CRITICAL:.2f}",
         "forests": forest.both(shown, margin if isinstance(margin, int | float) else None) if shown else [],
         "forest_left_out": len(differences) - len(shown),
@@ -99,7 +104,8 @@ def _z_table(table: Record, result: Record, unit: str) -> ZTable:
         (noisy, [_z_cell(z, (noisy, clean) in marked) for clean, z in zip(classes, row, strict=False)])
         for noisy, row in zip(classes, table.get("z") or [], strict=False)
     ]
-    return ZTable(words.at_level(float(table["level"]), unit), classes, rows, str(table.get("footnote") or ""))
+    level = float(table["level"])
+    return ZTable(words.number(level), words.at_level(level, unit), classes, rows, str(table.get("footnote") or ""))
 
 
 def _z_cell(z: Any, footnoted: bool) -> tuple[str, str]:

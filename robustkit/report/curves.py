@@ -110,7 +110,7 @@ def panels(source: Source) -> list[Panel]:
     title = level_title(source.unit, [p.x for s in series for p in s.points])
     top = rate_top(series, limit)
     found = [sar_panel("sar", "Share of answers changed by noise alone", series, title, top, limit, first)]
-    if limit and top > CLOSE_UP * limit:
+    if limit and top > CLOSE_UP * limit and any(p.y <= 3 * limit for s in series for p in s.points):
         closer = sar_panel("sar-close", "The same, close to the limit", series, title, 3 * limit, limit, first, 0.72)
         found.append(closer)
     return found

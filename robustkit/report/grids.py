@@ -80,7 +80,7 @@ def _span(low: Any, high: Any) -> str:
         return ""
     if low is None or high is None:
         return f"above {words.number(float(low))}" if high is None else f"below {words.number(float(high))}"
-    return f"{words.number(float(low))}{words.THIN}–{words.THIN}{words.number(float(high))}"
+    return f"{words.number(float(low))}{words.THIN}–{words.JOINER}{words.THIN}{words.number(float(high))}"
 
 
 def crossing(summary: Record, name: str, limit: float) -> str:

@@ -11,6 +11,8 @@ from robustkit.report.source import Record, Source
 
 THIN = "\u202f"
 """Narrow no-break space: keeps a number and its unit on one line."""
+JOINER = "\u2060"
+"""Nothing to see: keeps what stands on both sides of a dash on one line."""
 
 
 class Fact(NamedTuple):

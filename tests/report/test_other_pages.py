@@ -16,6 +16,7 @@ from robustkit import agreement, results
 from robustkit.errors import DataError, MissingExtraError, UsageError
 from robustkit.report import figures, write_comparison, write_overlay, write_profile_page
 from robustkit.report.forest import Difference, both
+from robustkit.report.words import unbroken
 
 Get = Callable[..., Path]
 HOSTILE = "<script>alert(1)</script>"
@@ -82,7 +83,7 @@ def test_comparison_page_shows_the_verdict(
     result = compared("usual", margin, scale=scale, seed=3, measured=False)
     html = text_of(write_comparison(result, tmp_path / "comparison.html"))
     assert f'<section class="verdict {kind}"' in html
-    assert result["sentence"].split("(")[0].strip()[:60] in html
+    assert unbroken(result["sentence"].split("(")[0].strip())[:60] in html
 
 
 def test_comparison_page_shows_every_z_and_its_footnote(compared: Any, tmp_path: Path) -> None:

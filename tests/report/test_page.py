@@ -261,7 +261,7 @@ def test_dose_is_told_with_ctdivol_and_size(page_of: Pages) -> None:
 def test_lowest_levels_tell_where_the_curve_reaches_the_limit(page_of: Pages) -> None:
     told = [text for text in page_of("usual").text["small"] if "reaches 2" in text]
     # C falls as 0.9 / (1 + (m / 28) ** 1.9): 2 % at 28 * 44 ** (1 / 1.9) = 205 mAs, between tested levels 175 and 325
-    found = re.search(r"at (\d+) \((\d+)\u202f–\u202f(\d+)\)", told[1])
+    found = re.search(r"at (\d+) \((\d+)\u202f–\u2060\u202f(\d+)\)", told[1])
     assert found is not None
     level, low, high = map(float, found.groups())
     assert low <= level <= high
