@@ -29,8 +29,11 @@ def summarise(
     confidence: float,
     gate: Any,
     refits: pd.DataFrame | None = None,
+    *,
+    interval: str = "clopper-pearson",
+    simultaneous: bool = False,
 ) -> dict[str, Any]:
-    """Return the machine contract of a run, with where its noise came from; `refits` as `summary.build` takes them."""
+    """Return the machine contract of a run, with where its noise came from; the rest is as `summary.build` takes it."""
     from robustkit.summary import build
 
     built_in = {"sar", "cmr"}
@@ -49,6 +52,8 @@ def summarise(
         null_audit=audit.merge_null_audits(record["null"] for record in told),
         metrics={name: m for name, m in registry.default().metrics().items() if name not in built_in},
         refits=refits,
+        interval=interval,
+        simultaneous=simultaneous,
         withhold_lowest=UNANCHORED.format(len(unanchored)) if unanchored else "",
     )
     told_of = [record["story"] for record in told]

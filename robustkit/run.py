@@ -85,6 +85,8 @@ def audit_model(
     only_class: str | None = None,
     until_decided: bool = False,
     total: bool = False,
+    interval: str = "clopper-pearson",
+    simultaneous: bool = False,
     spec: Mapping[str, Any] | None = None,
     batch: int = 16,
     jobs: int | None = None,
@@ -101,8 +103,9 @@ def audit_model(
     Parameters mirror `robustkit audit` (`settings` is `--set`, `only_class` is `--class`, `spec` the input-spec
     flags); `model` may also be a classifier object. `progress(done, total)` is told of images scored. With
     `until_decided` the run grows until the gate is decided, `n` being the most it may draw; its bounds then allow
-    for the looking (a confidence sequence). With `total` the noise is refitted without each scan in turn, and every SAR
-    has a second interval that holds the fit and the clean image too (`robustkit.uncertainty`).
+    for the looking (a confidence sequence). With `total` noise is refitted without each scan in turn, and every SAR
+    has a second interval that holds the fit and the clean image too (`robustkit.uncertainty`). `interval` may be
+    "wilson", for reading alone; `simultaneous` adds intervals that hold for all classes and levels at once (Bonferroni).
 
     Returns
     -------
@@ -114,7 +117,7 @@ def audit_model(
     UsageError, DataError, ModelError
         For a mistake in the request, in the images or repeats, or in the model.
     """
-    from robustkit.summary import Gate, parse_rate
+    from robustkit.summary import Gate, check_interval, parse_rate
 
     chosen = check_levels(levels or DEFAULT_MAS, n, seed, batch)
     if at is not None and at not in chosen:
@@ -122,6 +125,7 @@ def audit_model(
     if until_decided and max_sar is None:
         raise UsageError("--until-decided needs a gate to decide: give --max-sar P%")
     gate = None if max_sar is None else Gate(parse_rate(max_sar), at, only_class, sequential=until_decided)
+    shown: Any = {"interval": check_interval(interval), "simultaneous": simultaneous}
     choice = cases.NoiseChoice(noise, dict(settings or {}), seed, image_mas)
     registry.default().noise_model(noise)
     reference = refer(model, spec or {})
@@ -140,13 +144,14 @@ def audit_model(
         for drawn in looks(n) if until_decided else [n]:
             work_off(directory, sources, choice, reference, drawn, work_map, progress)
             found = gather_results(directory, drawn, classes)
-            summary = outputs.summarise(found.table, found.told, {**plan, "n": drawn}, classes, confidence, gate)
+            asked = ({**plan, "n": drawn}, classes, confidence, gate)
+            summary = outputs.summarise(found.table, found.told, *asked, **shown)
             if until_decided and summary["gate"]["verdict"] != "inconclusive":
                 break
         if total:
             told = found.told
             refits = uncertainty.jackknife(directory, sources, choice, reference, told, drawn, work_map)
-            summary = outputs.summarise(found.table, told, {**plan, "n": drawn}, classes, confidence, gate, refits)
+            summary = outputs.summarise(found.table, told, *asked, refits, **shown)
             summary |= uncertainty.stated(summary, told, sources, drawn)
         if found.counts_only:
             summary["warnings"].append(COUNTS_ONLY.format(results.ROW_LIMIT))

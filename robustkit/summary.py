@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from robustkit.types import Metric
 
-__all__ = ["DEFAULT_LIMIT", "SCHEMA", "Gate", "build", "exit_code", "parse_rate"]
+__all__ = ["DEFAULT_LIMIT", "SCHEMA", "Gate", "build", "check_interval", "exit_code", "parse_rate"]
 
 SCHEMA = 1
 DEFAULT_LIMIT = 0.05
@@ -72,8 +72,7 @@ def build(
     ------
     UsageError : the gate asks for a class or level that was not audited, or the interval has an unknown name.
     """
-    if interval not in METHODS:
-        raise UsageError(f"unknown interval {interval!r}; there is: {', '.join(METHODS)}")
+    check_interval(interval)
     audited, measured = _split(results, noise)
     table = sar(audited, confidence=confidence, interval=interval, classes=classes)
     order = list(dict.fromkeys([*classes, *table["class"]]))
@@ -109,6 +108,13 @@ def build(
     found["verdict_sentence"] = verdict_sentence(found)
     contract: dict[str, Any] = plain(found)
     return contract
+
+
+def check_interval(name: str) -> str:
+    """Return the name of a two-sided interval; UsageError for one that there is not."""
+    if name not in METHODS:
+        raise UsageError(f"unknown interval {name!r}; there is: {', '.join(METHODS)}")
+    return name
 
 
 def exit_code(summary: Mapping[str, Any]) -> int:

@@ -17,6 +17,7 @@ from models import mean_probe, write_image
 from pydicom.data import get_testdata_file
 from scipy.stats import norm
 
+from robustkit import stats
 from robustkit.cli.main import main
 
 SHAPE = (32, 32)
@@ -87,6 +88,26 @@ def test_gate_gives_its_exit_code(bench, tmp_path, gate, code, verdict):
     done = audit(bench, "--mas", "100", "-n", 200, "--max-sar", gate, "--json", "--out", tmp_path / "run")
     assert done.returncode == code, done.stderr
     assert json.loads(done.stdout)["gate"]["verdict"] == verdict
+
+
+def test_intervals_for_reading_and_for_all_at_once(bench, tmp_path):
+    done = audit(
+        bench, "--mas", "50,100", "-n", 64, "--interval", "wilson", "--simultaneous", "--json", "--out", tmp_path / "r"
+    )
+    summary = json.loads(done.stdout)
+    row = next(r for r in summary["sar"] if r["n"])
+    low, high = stats.wilson(row["k"], row["n"])
+    assert (row["low"], row["high"]) == (pytest.approx(low), pytest.approx(high))
+    wide = stats.clopper_pearson(row["k"], row["n"], 1 - 0.05 / 2)  # two levels of the one class with images
+    assert (row["low_simultaneous"], row["high_simultaneous"]) == (pytest.approx(wide.low), pytest.approx(wide.high))
+    assert "all at once" in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
+
+
+def test_unknown_interval_is_a_usage_error(bench, tmp_path):
+    done = audit(bench, "--mas", "100", "-n", 64, "--interval", "wald", "--out", tmp_path / "r")
+    assert done.returncode == 2
+    assert "clopper-pearson, wilson" in done.stderr
+    assert not (tmp_path / "r").exists()
 
 
 def test_until_decided_stops_early(bench, tmp_path):

@@ -35,6 +35,12 @@ def audit(
     total: Annotated[
         bool, typer.Option("--total", help="Add intervals that hold noise fit and clean image too (refits, slower).")
     ] = False,
+    interval: Annotated[
+        str, typer.Option("--interval", help="clopper-pearson, or wilson (for reading; gates stay exact).")
+    ] = "clopper-pearson",
+    simultaneous: Annotated[
+        bool, typer.Option("--simultaneous", help="Add intervals that hold for all classes and levels at once.")
+    ] = False,
     set_: opt.SetOption = None,
     input_spec: opt.SpecFileOption = None,
     window: opt.WindowOption = None,
@@ -99,6 +105,8 @@ def audit(
             only_class=only_class,
             until_decided=until_decided,
             total=total,
+            interval=interval,
+            simultaneous=simultaneous,
             spec=spec,
             batch=batch,
             jobs=jobs,

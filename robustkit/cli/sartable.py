@@ -123,5 +123,6 @@ def _cell(row: Row) -> str:
     if not row["n"]:
         return "-"
     tied = f" ({row['tied']} tied)" if row.get("tied") else ""
-    total = f"\ntotal {interval(row['total_low'], row['total_high'])}" if "total_low" in row else ""
-    return f"{row['k']}/{row['n']}{tied} {interval(row['low'], row['high'])}{total}"
+    further = (("total", "total_low", "total_high"), ("all at once", "low_simultaneous", "high_simultaneous"))
+    more = "".join(f"\n{name} {interval(row[low], row[high])}" for name, low, high in further if low in row)
+    return f"{row['k']}/{row['n']}{tied} {interval(row['low'], row['high'])}{more}"

@@ -41,6 +41,8 @@ def parts(source: Source) -> dict[str, Any]:
         "lowest_title": curves.lowest_title(source.summary),
         "unit": source.unit,
         "panels": curves.panels(source),
+        "total": any("total_low" in record for record in source.summary.get("sar") or []),
+        "at_once": any("low_simultaneous" in record for record in source.summary.get("sar") or []),
         "has_stars": bool(curves.stars(source)),
         "blocks": curves.table(source),
         "measured": curves.measured_table(source),

@@ -31,6 +31,7 @@ class Cell(NamedTuple):
     tied: int
     state: str
     total: str = ""
+    at_once: str = ""
 
 
 class Block(NamedTuple):
@@ -195,8 +196,13 @@ def cell(record: Record, limit: float | None) -> Cell:
         words.interval(record.get("low"), record.get("high")),
         int(record.get("tied") or 0),
         "limit" if limit is not None and rate > limit else "",
-        words.interval(record["total_low"], record["total_high"]) if record.get("total_low") is not None else "",
+        _further(record, "total_low", "total_high"),
+        _further(record, "low_simultaneous", "high_simultaneous"),
     )
+
+
+def _further(record: Record, low: str, high: str) -> str:
+    return words.interval(record[low], record[high]) if record.get(low) is not None else ""
 
 
 def measured_table(source: Source) -> list[tuple[str, str, Cell]]:
