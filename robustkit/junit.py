@@ -12,15 +12,22 @@ from robustkit.files import atomic_path
 
 SUITE = "robustkit"
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_ELEMENTS = {"fail": "failure", "inconclusive": "error", "untested": "skipped"}
+_ELEMENTS = {
+    "fail": "failure",
+    "inconclusive": "error",
+    "missing": "error",
+    "untested": "skipped",
+    "not judged": "skipped",
+}
 
 
 def write(summary: Mapping[str, Any], path: Path) -> None:
     """Write the verdict of a summary as JUnit XML, whole or not at all.
 
     Each class and level is a test case. Under a gate, one above the limit is a failure and one undecided an
-    error, each with k/n, the bound, and the command that reproduces it; a class that no image was called is
-    skipped. Items outside the gate, and all of them without a gate, pass. The form is the one that Jenkins,
+    error, each with k/n, the bound, and the command that reproduces it. Skipped are levels and classes that the
+    gate does not speak of, with their k/n, and classes that no image was called; where the gate asks for such a
+    class alone, it is an error. Without a gate nothing is judged and all pass. The form is the one that Jenkins,
     GitLab and GitHub actions read.
     """
     tree = ET.ElementTree(_suites(summary))
@@ -34,11 +41,12 @@ def _suites(summary: Mapping[str, Any]) -> ET.Element:
     suite = ET.SubElement(root, "testsuite", name=_text(f"{SUITE}: {summary['model']}, noise {summary['noise']}"))
     _properties(suite, summary)
     cases = [_case(suite, item, summary) for item in _items(summary)]
-    counts = {"tests": len(cases), "failures": cases.count("fail"), "errors": cases.count("inconclusive")}
+    elements = [_ELEMENTS.get(verdict) for verdict in cases]
+    counts = {"tests": len(cases), "failures": elements.count("failure"), "errors": elements.count("error")}
     for element in (root, suite):
         element.attrib |= {name: str(number) for name, number in counts.items()}
         element.set("time", "0")
-    suite.set("skipped", str(cases.count("untested")))
+    suite.set("skipped", str(elements.count("skipped")))
     return root
 
 
@@ -56,7 +64,14 @@ def _items(summary: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     seen = {(item["class"], item["level"]) for item in judged}
     for row in summary["sar"]:
         if (row["class"], row["level"]) not in seen:
-            yield {**row, "verdict": "reported" if row["n"] else "untested"}
+            yield {**row, "verdict": _unjudged(row, gate)}
+
+
+def _unjudged(row: Mapping[str, Any], gate: Mapping[str, Any]) -> str:
+    if not row["n"]:
+        asked = gate and gate["class"] == row["class"] and gate["at"] in (None, row["level"])
+        return "missing" if asked else "untested"
+    return "not judged" if gate else "reported"
 
 
 def _case(suite: ET.Element, item: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
@@ -73,7 +88,7 @@ def _case(suite: ET.Element, item: Mapping[str, Any], summary: Mapping[str, Any]
     verdict = str(item["verdict"])
     if verdict in _ELEMENTS:
         told = ET.SubElement(case, _ELEMENTS[verdict], message=_text(_message(item, summary)))
-        if verdict != "untested":
+        if _ELEMENTS[verdict] != "skipped":
             told.set("type", f"{SUITE}.{verdict}")
             told.text = _text(f"{_message(item, summary)}\nReproduce: {_command(item, summary)}")
     else:
@@ -82,8 +97,10 @@ def _case(suite: ET.Element, item: Mapping[str, Any], summary: Mapping[str, Any]
 
 
 def _message(item: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
-    if item["verdict"] == "untested":
+    if item["verdict"] in ("untested", "missing"):
         return f"no image was called {item['class']} without noise"
+    if item["verdict"] == "not judged":
+        return f"{_counts(item)}; reported only, the gate does not speak of it"
     limit = f"limit {summary['gate']['max_sar']:.4g}"
     if item["verdict"] == "fail":
         return f"{_counts(item)}: lower bound {item['lower']:.4g} above the {limit}"

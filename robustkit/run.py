@@ -105,7 +105,7 @@ def audit_model(
     `until_decided` the run grows until the gate is decided, `n` being the most it may draw; its bounds then allow
     for the looking (a confidence sequence). With `total` noise is refitted without each scan in turn, and every SAR
     has a second interval that holds the fit and the clean image too (`robustkit.uncertainty`). `interval` may be
-    "wilson", for reading alone; `simultaneous` adds intervals that hold for all classes and levels at once (Bonferroni).
+    "wilson", for reading alone; `simultaneous` adds intervals that hold for all classes and levels together.
 
     Returns
     -------

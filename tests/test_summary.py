@@ -448,6 +448,22 @@ def test_junit_without_a_gate_passes(tmp_path):
     assert (suite.get("failures"), suite.get("errors")) == ("0", "0")
 
 
+def test_junit_passes_nothing_that_was_not_judged(tmp_path):
+    suite = junit_of(summarise(AUDIT, Gate(0.02, at=200.0)), tmp_path).find("testsuite")
+    judged = [case.get("name") for case in suite.findall("testcase") if case.find("skipped") is None]
+    assert sorted(judged) == [f"SAR of class {name} at 200 mAs" for name in ("AP", "BN", "C")]
+    skipped = [told.get("message") for told in suite.iter("skipped")]
+    assert "SAR 596/1000 = 0.596; reported only, the gate does not speak of it" in skipped
+
+
+def test_junit_makes_an_error_of_the_one_class_that_was_asked_for_and_not_seen(tmp_path):
+    found = summarise(AUDIT, Gate(0.02, at=25.0, only_class="LF"))
+    assert exit_code(found) == 3
+    suite = junit_of(found, tmp_path).find("testsuite")
+    assert suite.get("errors") == "1"
+    assert "no image was called LF" in suite.find(".//error").get("message")
+
+
 def test_junit_tells_sequential_slices_apart(tmp_path):
     table = rows(("one", 25, "C", 0, 500), ("two", 25, "C", 0, 500))
     cases = junit_of(summarise(table, Gate(0.01, sequential=True)), tmp_path).findall(".//testcase")
