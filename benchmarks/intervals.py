@@ -161,13 +161,6 @@ def by(found: pd.DataFrame, column: str) -> str:
     return table([column, "cases", "binomial interval", "total interval", "median widths"], rows)
 
 
-def between_sets(found: pd.DataFrame, which: str) -> str:
-    """Return the 95 % interval of a coverage over sets of scans like these, the unit that is independent."""
-    sets = found.groupby(["slice", "set"])[which].agg(["sum", "count"])
-    low, high = stats.cluster_bootstrap(sets["sum"], sets["count"]).interval
-    return f"{low:.1%} to {high:.1%}"
-
-
 def text(found: pd.DataFrame, asked: argparse.Namespace, seconds: float) -> str:
     """Return the section of the page."""
     binned = found.assign(**{"true SAR": pd.cut(found["true"], [-1, 0.01, 0.05, 0.2, 1], labels=BINS)})
@@ -179,9 +172,8 @@ def text(found: pd.DataFrame, asked: argparse.Namespace, seconds: float) -> str:
 Share of {len(found)} cases (model probe, slice, level, set of K = {asked.k} scans) whose 95 % interval holds the SAR of
 true scans, each true SAR being itself a share of {asked.scans:,} scans of the virtual scanner. {asked.sets} disjoint
 sets of scans of each of {found["slice"].nunique()} objects, {len(SCALES)} linear probes each, noise fitted at
-{FIT_MAS:g} mAs, clean image the mean of the K scans, n = {asked.n}. Cases of one set share its scans, so {sets} sets
-are what is independent: over them the coverage of the total interval is {between_sets(found, "total")}, that of the
-binomial one {between_sets(found, "plain")}.
+{FIT_MAS:g} mAs, clean image the mean of the K scans, n = {asked.n}. Cases of one set share its scans: the {sets} sets,
+not the cases, are what is independent.
 
 {by(found, "all")}
 

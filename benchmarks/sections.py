@@ -10,7 +10,9 @@ def put(page: Path, name: str, text: str) -> None:
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     if not pattern.search(whole):
         raise ValueError(f"{page} has no section {name!r}: write <!-- {name} --> and <!-- /{name} --> into it")
-    page.write_text(pattern.sub(lambda found: f"{found[1]}\n{text.strip()}\n\n{found[2]}", whole), encoding="utf-8")
+    page.write_text(
+        pattern.sub(lambda found: "{}\n{}\n\n{}".format(found[1], text.strip("\n"), found[2]), whole), encoding="utf-8"
+    )
 
 
 def table(heads: list[str], rows: list[list[str]]) -> str:

@@ -107,7 +107,7 @@ it may be {ALPHA:.0%}. robustkit looks after 128 draws and then after a quarter 
 {false_passes()}
 
 **Draws saved or spent.** The fixed design has the fewest realizations whose bound passes a model at half the limit with
-80 % probability. Far from the limit looking saves draws, near it it spends them, up to the most that `-n` allows.
+80 % probability. Far from the limit looking saves draws; close to it, it spends them, up to the most that `-n` allows.
 
 {(chr(10) * 2).join(operation(limit) for limit in LIMITS)}
 

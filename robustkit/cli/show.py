@@ -168,6 +168,14 @@ def print_agreement(found: Mapping[str, Any], as_json: bool) -> None:
         console.print(
             f"column {column['class']} at {column['level']:g} {found['unit']}: {told} ({sizes})", markup=False
         )
+    for pair in found["pairs"]:
+        console.print(
+            f"pairs of class {pair['class']} at {pair['level']:g} {found['unit']}: {pair['only_a']} changed in A only, "
+            f"{pair['only_b']} in B only, of {pair['n']}; McNemar p = {pair['p']:.3g}, Holm {pair['p_holm']:.3g}",
+            markup=False,
+        )
+    for note in found["notes"]:
+        console.print(f"note: {note}", markup=False)
     console.print(f"{found['verdict']}: {found['sentence']}", markup=False)
 
 
