@@ -30,6 +30,7 @@ _STYLE = {
     "pdf.fonttype": 42,
     "figure.constrained_layout.use": True,
 }
+_METHODS = {"wilson": "Wilson"}
 WIDTH_IN = 3.5
 """Width of one journal column."""
 
@@ -147,7 +148,7 @@ def _sar_caption(source: Source, limit: float | None, measured: bool) -> str:
     told = [
         f"Successful attack rate (SAR) of {s.get('model')} against {source.unit} under {s.get('noise')} noise, "
         f"n = {s.get('n')} realizations per slice and level, {words.many(words.slice_count(source), 'slice')}. Bands: "
-        f"{words.bound(words.confidence(s))} intervals (Clopper-Pearson)."
+        f"{words.bound(words.confidence(s))} intervals ({_METHODS.get(str(s.get('interval')), 'Clopper-Pearson')})."
     ]
     if measured:
         told.append("Stars: measured scans with their intervals.")
