@@ -42,6 +42,7 @@ def print_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
     console.print(f"report: {run_dir / 'report.html'}", markup=False, soft_wrap=True)
 
 
+_REASONS = {"degenerate": "every answer of both runs is the same"}
 _COLOURS = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
 
 
@@ -159,11 +160,16 @@ def print_agreement(found: Mapping[str, Any], as_json: bool) -> None:
 
     console = Console(highlight=False)
     for paper in found["tables"]:
-        console.print(_z_table(paper, found["classes"], found["unit"]))
+        console.print(f"Z at {paper['level']:g} {found['unit']}: rows with noise, columns without", markup=False)
+        console.print(_z_table(paper, found["classes"]))
         if paper["footnote"]:
             console.print(f"* {paper['footnote']}", markup=False)
     for column in found["columns"]:
-        told = f"p = {column['p']:.3g}, Holm {column['p_holm']:.3g}" if column["p"] is not None else column["reason"]
+        told = (
+            f"p = {column['p']:.3g}, Holm {column['p_holm']:.3g}"
+            if column["p"] is not None
+            else _REASONS.get(column["reason"], column["reason"])
+        )
         sizes = f"n = {column['n_a']} and {column['n_b']}"
         console.print(
             f"column {column['class']} at {column['level']:g} {found['unit']}: {told} ({sizes})", markup=False
@@ -179,17 +185,19 @@ def print_agreement(found: Mapping[str, Any], as_json: bool) -> None:
     console.print(f"{found['verdict']}: {found['sentence']}", markup=False)
 
 
-def _z_table(paper: Mapping[str, Any], classes: Sequence[str], unit: str) -> Any:
+def _z_table(paper: Mapping[str, Any], classes: Sequence[str]) -> Any:
+    from rich import box
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=f"Z at {paper['level']:g} {unit}: rows with noise, columns without", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("")
     for name in classes:
-        table.add_column(name, justify="right")
+        table.add_column(Text(name), justify="right")
     marked = {tuple(place) for place in paper["footnoted"]}
     for noisy, row in zip(classes, paper["z"], strict=True):
         cells = (_z_cell(z, (noisy, clean) in marked) for clean, z in zip(classes, row, strict=True))
-        table.add_row(noisy, *cells)
+        table.add_row(Text(noisy), *cells)
     return table
 
 
