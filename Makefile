@@ -51,8 +51,16 @@ interop: $(VENV)-interop/.done
 lint: $(VENV)/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy robustkit plugins/robustkit-ct-bodysite/robustkit_ct_bodysite
 
+$(VENV)/.docs: $(VENV)/.test
+	$(INSTALL) -e '.[docs]'
+	touch $@
+
+# warnings are errors, and so is a link that leads nowhere
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
+
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/noise.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-interop runs build dist
+	rm -rf $(VENV) $(VENV)-interop runs build dist site
