@@ -178,7 +178,7 @@ def further(
     if rate is not None:
         name = next((name for name in ("rate", "lr") if name in known), None)
         if name is not None or takes_any:
-            options[name or "rate"] = rate
+            options[name or "lr"] = rate
     return model.fit(data, seed, **options)
 
 

@@ -30,7 +30,7 @@ from robustkit.models import ModelRef
 from robustkit.plain import plain
 from robustkit.recipes import RecipeRef
 from robustkit.training import Outcome
-from robustkit.types import Image, PixelSize, Recipe, Slice, Trainable
+from robustkit.types import Classifier, Image, PixelSize, Recipe, Slice, Trainable
 
 ATTACK_MAS = (12.5, 25.0, 100.0, 200.0)
 ATTACKS = 500
@@ -98,7 +98,7 @@ class Run:
 def harden(
     recipe: str | Recipe,
     *,
-    model: str | Path | None = None,
+    model: str | Path | Classifier | None = None,
     strategy: str = "adaptive",
     against: Sequence[str] = (),
     backend: str | None = None,

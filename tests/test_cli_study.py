@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from models import mean_probe
 from studies import TinyRecipe
 from test_cli import robustkit
 
@@ -98,10 +97,3 @@ def test_mistakes_give_one_line_and_a_code(tmp_path, arguments, code, words):
     assert done.stderr.startswith("error: ")
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_a_model_that_can_only_be_scored_is_refused(tmp_path):
-    mean_probe(tmp_path / "probe.onnx", (16, 20), 0.0)
-    done = robustkit("harden", "probe.onnx", "--recipe", "tiny", "--noise", "quick", *SMALL, cwd=tmp_path)
-    assert done.returncode == 4
-    assert "probe.onnx cannot be trained" in done.stderr

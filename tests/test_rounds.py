@@ -6,12 +6,11 @@ import json
 
 import numpy as np
 import pytest
-from models import mean_probe
 from studies import WHITE, TinyRecipe
 
 from robustkit import ModelError, UsageError, hookimpl, registry, rounds
 from robustkit.hardening import control
-from robustkit.testing import FakeTrainable
+from robustkit.testing import FakeClassifier, FakeTrainable
 
 ASKED = {
     "noise": "white",
@@ -146,9 +145,8 @@ def test_a_limit_that_so_few_realizations_cannot_show_is_refused(tmp_path):
 
 
 def test_a_model_that_can_only_be_scored_is_refused(tmp_path):
-    path = mean_probe(tmp_path / "probe.onnx", (16, 20), -500.0)
-    with pytest.raises(ModelError, match=r"probe.onnx cannot be trained: a model in the form 'onnx' can only be"):
-        harden(tmp_path / "h", model=path)
+    with pytest.raises(ModelError, match="FakeClassifier cannot be trained: a FakeClassifier can only be scored"):
+        harden(tmp_path / "h", model=FakeClassifier())
 
 
 def test_unknown_strategy_and_option_are_named(tmp_path):
