@@ -1,6 +1,6 @@
 """Three-dimensional bars of a matrix, as in Fig. 6 of the paper: geometry alone, the template turns it into SVG.
 
-The bars stand on a floor seen from above a corner. Behind every bar lies its value as text for a screen reader; a heat
+The bars stand on a floor seen from above a corner, so turned that the diagonal runs from left to right. Behind every bar lies its value as text for a screen reader; a heat
 map beside them is there to be read.
 """
 
@@ -37,11 +37,12 @@ class Name(NamedTuple):
 
 
 class Bars(NamedTuple):
-    """A drawing: its size, bars from the back to the front, floor lines, labels, and the scale's ticks."""
+    """A drawing: its size and upper edge, bars from the back to the front, floor lines, labels, and the scale's ticks."""
 
     id: str
     title: str
     width: float
+    top: float
     height: float
     bars: list[Bar]
     floor: str
@@ -64,14 +65,16 @@ def draw(
     def path(*points: tuple[float, float]) -> str:
         return "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points) + "Z"
 
-    found = []
-    order = sorted(((i, j) for i in range(size) for j in range(size)), key=lambda p: (p[0] + p[1], p[1]))
+    found: list[Bar] = []
+    tops: list[tuple[float, float]] = [at(0, 0)]
+    order = sorted(((i, j) for i in range(size) for j in range(size)), key=lambda p: (p[1] - p[0], p[1]))
     for i, j in order:
         value = values[i][j]
         if value is None:
             continue
-        x0, x1, y0, y1 = j + GAP, j + 1 - GAP, i + GAP, i + 1 - GAP
+        x0, x1, y0, y1 = j + GAP, j + 1 - GAP, size - i - 1 + GAP, size - i - GAP
         z = min(value / end, 1.0)
+        tops.append(at(x0, y0, z))
         text = f"{classes[j]} without noise, {classes[i]} with noise: {words.percent(value)}"
         found.append(
             Bar(
@@ -84,15 +87,15 @@ def draw(
         )
     lines = [(at(k, 0), at(k, size)) for k in range(size + 1)] + [(at(0, k), at(size, k)) for k in range(size + 1)]
     floor = "".join(f"M{a[0]:.1f},{a[1]:.1f}L{b[0]:.1f},{b[1]:.1f}" for a, b in lines)
-    names = [Name(*_off(at(size + 0.25, k + 0.5), 4, 8), name, "start") for k, name in enumerate(classes)]
-    names += [Name(*_off(at(k + 0.5, size + 0.25), -4, 8), name, "end") for k, name in enumerate(classes)]
+    names = [Name(*_off(at(k + 0.5, size + 0.25), -4, 8), name, "end") for k, name in enumerate(classes)]
+    names += [Name(*_off(at(size + 0.25, size - k - 0.5), 4, 8), name, "start") for k, name in enumerate(classes)]
     names += [
         Name(*_off(at(size, size), 78, 22), "with noise", "start"),
         Name(*_off(at(size, size), -78, 22), "without noise", "end"),
     ]
     ticks = [Name(*at(0, size, z), words.percent(z * end), "end") for z in (0.0, 0.5, 1.0)]
-    height = at(size, size)[1] + 34
-    return Bars(id_, title, WIDTH, height, found, floor, names, ticks)
+    highest_y = min([at(0, size, 1.0)[1], *(point[1] for point in tops)]) - 14
+    return Bars(id_, title, WIDTH, highest_y, at(size, size)[1] + 34 - highest_y, found, floor, names, ticks)
 
 
 def _off(place: tuple[float, float], dx: float, dy: float) -> tuple[float, float]:

@@ -114,7 +114,8 @@ def _worth_showing(keys: Sequence[tuple[str, str, float]]) -> list[tuple[str, st
 
 
 def _series_name(key: tuple[str, str, float]) -> str:
-    return f"{key[1]} {key[2]:g}, {key[0]}"
+    kind = "scans" if key[1] == "measured" else key[1]
+    return f"{kind} {key[2]:g} {key[0]}"
 
 
 def _mean_point(record: Record, key: tuple[str, str, float]) -> Point | None:

@@ -134,4 +134,4 @@ def pm(mean: float | None, sd: float | None) -> str:
     """Return mean ± standard deviation of rates, in per cent with one digit as the paper has it."""
     if mean is None:
         return "–"
-    return f"{100 * mean:.1f}" + (f" ± {100 * sd:.1f}" if sd is not None else "")
+    return f"{100 * mean:.1f}" + (f"{words.THIN}±{words.THIN}{100 * sd:.1f}" if sd is not None else "")

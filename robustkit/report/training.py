@@ -53,7 +53,7 @@ def table_one(summary: Record, paper: Mapping[tuple[str, str], Sequence[str]] | 
     for row in records(summary["table"]):
         key = (str(row["data"]), str(row["measure"]))
         cells = [pm(m, s) for m, s in zip(row["mean"], row["sd"], strict=True)]
-        theirs = list(paper[key]) if paper and key in paper else []
+        theirs = [text.replace(" ", words.THIN) for text in paper[key]] if paper and key in paper else []
         images = row["images"]
         count = f"{min(images)}" if min(images) == max(images) else f"{min(images)} – {max(images)}"
         rows.append([key[0], _MEASURES[key[1]], *cells, *theirs, count])

@@ -128,7 +128,7 @@ def hardening(name: str = "adaptive") -> dict[str, Any]:
 
 def test_table_one_is_there_with_every_number(tmp_path: Path) -> None:
     html = text_of(write_training(training(), tmp_path / "t.html"))
-    assert "99.0 ± 1.0" in html
+    assert "99.0\u202f±\u202f1.0" in html
     assert ">97.0<" in html  # a spread that is not known is left out, not written as 0
     assert "goes on" in html
 
