@@ -20,7 +20,7 @@ from robustkit.bank import Ask
 from robustkit.judge import answers, score_stack
 
 
-def main() -> None:
+def main() -> None:  # noqa: PLR0915 - one line a part
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", default="ct-bodysite")
     parser.add_argument("--cores", type=int, default=2)

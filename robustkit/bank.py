@@ -22,7 +22,7 @@ from robustkit.types import Image, RepeatScans, Slice, Storage
 
 MEASURED = "measured"
 INT16 = (-32768.0, 32767.0)
-PARTS_AT_ONCE = 8
+PARTS_AT_ONCE = 16
 """Parts a task makes, so that a slice's noise is fitted seldom."""
 CENTRES = ("low-noise", "paper")
 """The clean image: the mean of 20 scans at 200 mAs, or as in the paper that of the 20 scans at 25 mAs."""
@@ -35,7 +35,8 @@ class Stack:
     Attributes
     ----------
     slice : the slice, thinned by `every`; its id is the full image's. noise : the noise model's name, or "measured".
-    levels : (L,) of `unit`. n : realizations. name : what decides its images. folder : of its parts.
+    levels : (L,) of `unit`, among `made`, those that its parts hold. n : realizations. name : what decides its images.
+    folder : of its parts. centre : file name of its clean image, which stacks of one slice share.
     source : the full slice and what its noise is fitted from; choice : the noise. seed, stream : of its draws.
     """
 
@@ -44,7 +45,9 @@ class Stack:
     unit: str
     levels: tuple[float, ...]
     n: int
+    made: tuple[float, ...]
     name: str
+    centre: str
     folder: Path
     every: int
     source: cases.Source
@@ -55,7 +58,7 @@ class Stack:
     @property
     def centre_path(self) -> Path:
         """Return where the clean image and its story lie."""
-        return self.folder / f"{self.name}-centre.npz"
+        return self.folder / self.centre
 
     def part_path(self, start: int, stop: int) -> Path:
         """Return where the images of realizations [start, stop) lie."""
@@ -75,13 +78,14 @@ class Stack:
 
     def parts(self) -> Iterator[tuple[int, Image]]:
         """Yield (first realization, images (R, L, h, w) in HU) of every part."""
+        shown = [self.made.index(level) for level in self.levels]
         for start, stop in rundir.ranges(self.n):
             try:
                 images = np.load(self.part_path(start, stop), mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError) as error:
                 name = self.part_path(start, stop).name
                 raise DataError(f"noisy images {name} cannot be read ({error}); delete it and use --resume") from error
-            yield start, images
+            yield start, images[:, shown]
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Ask:
-    """What a bank is to hold: which noise at which levels, how many, and how many scans at which mAs."""
+    """What is asked of a bank: which noise at which levels, how many, and how many scans at which mAs.
+
+    `made` are the levels at which images are made, so that several asks share them; None is those asked for.
+    """
 
     choice: cases.NoiseChoice = field(default_factory=lambda: cases.NoiseChoice("nps"))
     levels: tuple[float, ...] = (25.0, 200.0)
@@ -103,6 +110,7 @@ class Ask:
     scans: int = 150
     centre: str = "low-noise"
     seed: int = 0
+    made: tuple[float, ...] | None = None
 
 
 def stacks(items: Sequence[tuple[Slice, int]], ask: Ask, folder: Path) -> list[Stack]:
@@ -140,15 +148,30 @@ def _stack(
     n: int,
     stream: str,
 ) -> Stack:
-    decides = [ask.choice.fingerprint(source), ask.centre, noise, levels, step, ask.seed, stream, rundir.versions()]
-    name = f"{item.id}-{noise}-{rundir.digest(decides)}"
-    return Stack(thinned(item, step), noise, "mAs", levels, n, name, folder, step, source, ask.choice, ask.seed, stream)
+    made = levels if noise == MEASURED else tuple(sorted({*(ask.made or levels), *levels}))
+    clean = [ask.choice.fingerprint(source), ask.centre, step, rundir.versions()]
+    return Stack(
+        slice=thinned(item, step),
+        noise=noise,
+        unit="mAs",
+        levels=levels,
+        n=n,
+        made=made,
+        name=f"{item.id}-{noise}-{rundir.digest(clean, noise, made, ask.seed, stream)}",
+        centre=f"{item.id}-centre-{rundir.digest(clean)}.npz",
+        folder=folder,
+        every=step,
+        source=source,
+        choice=ask.choice,
+        seed=ask.seed,
+        stream=stream,
+    )
 
 
 def fill(wanted: Sequence[Stack], work_map: engine.Map = engine.serial) -> None:
     """Make what is missing of these stacks; RobustkitError names the slices that no worker could finish."""
     tasks = []
-    for stack in wanted:
+    for stack in sorted(wanted, key=lambda stack: stack.noise == MEASURED):  # scans find the clean images there
         missing = stack.missing()
         if not missing and not stack.centre_path.exists():
             missing = rundir.ranges(min(stack.n, 1))
@@ -161,14 +184,13 @@ def fill(wanted: Sequence[Stack], work_map: engine.Map = engine.serial) -> None:
 def make(task: Task) -> None:
     """Make the parts of one task; the clean image is written with the first."""
     stack = task.stack
-    case = _prepared(stack)
     if not stack.centre_path.exists():
-        _write_centre(stack, case)
+        _write_centre(stack, _prepared(stack))
     for start, stop in task.ranges:
         if stack.noise == MEASURED:
             images = _scanned(stack, start, stop)[:, None]
         else:
-            images = _perturbed(stack, case, start, stop)
+            images = _perturbed(stack, _prepared(stack), start, stop)
         _write_part(stack.part_path(start, stop), images, stack.slice.storage)
 
 
@@ -207,9 +229,10 @@ def _perturbed(stack: Stack, case: audit.Case, start: int, stop: int) -> Image:
     """Return noisy images (R, L, h, w): noise of the full image, thinned before it is added and stored."""
     clean = thin(case.clean, stack.every)
     of = draws(stack.seed, stack.stream, stack.slice.id, range(start, stop))
-    small = audit.Case(stack.slice, clean, Thinned(case.noise, case.clean, stack.every), case.story)
-    step = audit.draws_per_call(len(stack.levels), case.clean.shape)
-    parts = [audit.perturb(small, stack.levels, of[i : i + step]) for i in range(0, len(of), step)]
+    thinned_noise = Thinned(case.noise, case.clean, stack.every)
+    small = audit.Case(stack.slice, clean, thinned_noise, case.story)
+    step = 16 if thinned_noise.linear else audit.draws_per_call(len(stack.made), case.clean.shape)
+    parts = [audit.perturb(small, stack.made, of[i : i + step]) for i in range(0, len(of), step)]
     return np.concatenate(parts)
 
 
@@ -237,10 +260,22 @@ class Thinned:
         """Return the unit of the levels."""
         return str(self.noise.unit)
 
+    @property
+    def linear(self) -> bool:
+        """Return whether one field, scaled, is the noise of every level: then it is thinned before it is scaled."""
+        from robustkit.noise.nps import FilteredNoise
+
+        return isinstance(self.noise, FilteredNoise)
+
     def sample(self, clean: Image, levels: Sequence[float], draws: Sequence[Any]) -> Image:
         """Return the noise (B, L, h, w) that the full image would get, at the pixels that are read."""
-        found: Image = thin(self.noise.sample(self.full, levels, draws), self.every)
-        return found
+        if not self.linear:
+            found: Image = thin(self.noise.sample(self.full, levels, draws), self.every)
+            return found
+        from robustkit.noise.nps import at_levels
+
+        field: Image = thin(self.noise.sample(self.full, [self.noise.reference_mas], draws)[:, 0], self.every)
+        return at_levels(field, self.noise.law.factors(levels))
 
     def sd(self, clean: Image, levels: Sequence[float]) -> Image | None:
         """Return the standard deviation (L, h, w), or None where the noise claims none."""
@@ -264,13 +299,11 @@ def _write_part(path: Path, images: Image, storage: Storage | None) -> None:
 def _write_centre(stack: Stack, case: audit.Case) -> None:
     import json
 
-    claimed = None if stack.noise == MEASURED else case.noise.sd(case.clean, stack.levels[:1])
     with files.atomic_path(stack.centre_path) as temporary, temporary.open("wb") as stream:
         np.savez(
             stream,
             clean=thin(case.clean, stack.every),
             story=np.array(json.dumps(case.story, default=str)),
-            sd=np.zeros((0, 0), np.float32) if claimed is None else thin(claimed[0], stack.every),
         )
 
 

@@ -235,6 +235,8 @@ def _retrainings(study: Study, trained: Record) -> Record:
         centre=study.centre,
         keep=True,
         trained=study.path / "training" / "models",
+        shared=study.path / "bank",
+        made=study.scale.levels,
     )
 
 
@@ -397,6 +399,8 @@ def _hardening(study: Study, trained: Record, audited: Record) -> Record | None:
         attacks=study.scale.attacks,
         rounds=study.scale.rounds,
         trained=study.path / "retrainings" / "models",
+        shared=study.path / "bank",
+        made=study.scale.levels,
     ) | {"model": name}
 
 

@@ -124,6 +124,8 @@ def harden(
     out: str | Path | None = None,
     resume: bool = False,
     trained: Path | None = None,
+    shared: Path | None = None,
+    made: Sequence[float] | None = None,
     command: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Outcome:
@@ -135,7 +137,8 @@ def harden(
     levels, realizations, measured, scans, centre : what a round is judged on. attack_levels, attacks : what it is
     attacked with. limit : of SAR; the loop stops when its one-sided bound is under it at every level.
     rounds : at most. options : of the strategy (`--set`).
-    trained : folder of models that another study trained and kept.
+    trained : folder of models that another study trained and kept. shared, made : folder of noisy images that several
+    studies share, and the levels at which they make them.
 
     Returns
     -------
@@ -155,7 +158,7 @@ def harden(
     attacked_at = tuple(run.check_levels(attack_levels or ATTACK_MAS, attacks, seed, 1))
     _check(limit, confidence, realizations, rounds)
     choice = cases.NoiseChoice(noise, dict(settings or {}))
-    ask = Ask(choice, chosen, realizations, tuple(measured), scans, centre, 0)
+    ask = Ask(choice, chosen, realizations, tuple(measured), scans, centre, 0, tuple(made) if made else None)
     given = models.refer(model, spec or {}) if model is not None else None
     plan = Plan(
         ref, given, seed, fold, folds, ask, attacked_at, attacks, limit, confidence, rounds, dict(options or {})
@@ -166,7 +169,7 @@ def harden(
     with making.opened(path, told, command, resume=resume) as directory:
         work_map = engine.choose(jobs, dask)
         making.hand_on(trained, path / "fits")
-        stacks, sets = arena(ref.load(), ask, directory.shards)
+        stacks, sets = arena(ref.load(), ask, shared or directory.shards)
         bank.fill(stacks, work_map)
         first = Run(strategy, plan, path, tuple(stacks), sets)
         _report(progress, 0, len(names))

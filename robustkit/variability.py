@@ -56,6 +56,8 @@ def study(
     spec: Mapping[str, Any] | None = None,
     keep: bool = False,
     trained: Path | None = None,
+    shared: Path | None = None,
+    made: Sequence[float] | None = None,
     jobs: int | None = None,
     dask: str | None = None,
     out: str | Path | None = None,
@@ -72,6 +74,7 @@ def study(
     levels : mAs of simulated and measured images alike. realizations : simulated, a slice and level.
     scans : measured, a slice and level; 0 leaves them out. centre : "low-noise" or "paper", see `bank.CENTRES`.
     keep : write the trained models too. trained : folder of models that another study trained and kept.
+    shared, made : folder of noisy images that several studies share, and the levels at which they make them.
     Others are named as in `robustkit variability`.
 
     Raises
@@ -87,7 +90,7 @@ def study(
     if scans < 0:
         raise UsageError(f"--scans must not be negative, got {scans}")
     choice = cases.NoiseChoice(noise, dict(settings or {}))
-    ask = Ask(choice, chosen, realizations, chosen if scans else (), scans, centre, 0)
+    ask = Ask(choice, chosen, realizations, chosen if scans else (), scans, centre, 0, tuple(made) if made else None)
     found = _folder_jobs(recipe, spec or {})
     ref = None if found is not None else recipes.refer(recipe, backend)
     if found is None:
@@ -102,7 +105,7 @@ def study(
     with making.opened(path, plan, command, resume=resume) as directory:
         work_map = engine.choose(jobs, dask)
         making.hand_on(trained, path / "models")
-        prepared = prepare(found, ref, ask, path / "models", directory.shards, work_map)
+        prepared = prepare(found, ref, ask, path / "models", shared or directory.shards, work_map)
         records = making.do(prepared, work_map, progress)
         rows = table(records, directory.id)
         summary = summarise(records, rows, ref.name if ref else str(recipe), ask, confidence)

@@ -120,3 +120,23 @@ def test_thinned_slices_keep_their_id():
     assert small.pixels.shape == (4, 5)
     assert small.pixel_mm == (16.0, 16.0)
     np.testing.assert_array_equal(small.pixels, item.pixels[2::4, 2::4])
+
+
+def test_correlated_noise_is_thinned_before_it_is_scaled_to_the_same_bits(tmp_path):
+    item = replace(make_slice(60.0, shape=(64, 64), pixel_mm=(4.0, 4.0), label="high"), storage=CT)
+    asked = Ask(cases.NoiseChoice("nps"), levels=LEVELS, n=20, scans=0)
+    (stack,) = bank.stacks([(item, 4)], asked, tmp_path)
+    bank.fill([stack])
+    case = cases.prepare(bank.with_repeats(stack.source, stack.choice), stack.choice)
+    expected = thin(audit.perturb(case, LEVELS, draws(0, "audit", item.id, range(20))), 4)
+    ((_, images),) = stack.parts()
+    np.testing.assert_array_equal(np.asarray(images, np.float32), expected)
+
+
+def test_asks_share_what_is_made_at_the_same_levels(tmp_path):
+    wide = bank.stacks([(stored_slice(), 1)], ask(levels=(12.5, 25.0, 100.0)), tmp_path)
+    bank.fill(wide)
+    (narrow,) = bank.stacks([(stored_slice(), 1)], ask(levels=(100.0,), made=(12.5, 25.0, 100.0)), tmp_path)
+    assert narrow.missing() == []
+    for (_, whole), (_, part) in zip(wide[0].parts(), narrow.parts(), strict=True):
+        np.testing.assert_array_equal(whole[:, 2:], part)

@@ -1,7 +1,7 @@
 """Three-dimensional bars of a matrix, as in Fig. 6 of the paper: geometry alone, the template turns it into SVG.
 
-The bars stand on a floor seen from above a corner, so turned that the diagonal runs from left to right. Behind every bar lies its value as text for a screen reader; a heat
-map beside them is there to be read.
+The bars stand on a floor seen from above a corner, so turned that the diagonal runs from left to right. Each bar says
+its value to a screen reader; a heat map beside them is there to be read.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Name(NamedTuple):
 
 
 class Bars(NamedTuple):
-    """A drawing: its size and upper edge, bars from the back to the front, floor lines, labels, and the scale's ticks."""
+    """A drawing: size and upper edge, bars from the back to the front, floor lines, labels, ticks of the scale."""
 
     id: str
     title: str
