@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from models import mean_probe
 from studies import WHITE, TinyRecipe
 
 from robustkit import ModelError, UsageError, hookimpl, registry, rounds
@@ -147,6 +148,17 @@ def test_a_limit_that_so_few_realizations_cannot_show_is_refused(tmp_path):
 def test_a_model_that_can_only_be_scored_is_refused(tmp_path):
     with pytest.raises(ModelError, match="FakeClassifier cannot be trained: a FakeClassifier can only be scored"):
         harden(tmp_path / "h", model=FakeClassifier())
+
+
+def test_an_onnx_file_is_hardened_and_written_as_one(tmp_path):
+    pytest.importorskip("torch")
+    low, high = (float(item.pixels.mean()) for item in TinyRecipe().cases())
+    path = mean_probe(tmp_path / "probe.onnx", (16, 20), 0.5 * (low + high))
+    s = harden(tmp_path / "h", model=path, strategy="control", rounds=1, options={"epochs": 2, "rate": 1e-4}).summary
+    assert [r["round"] for r in s["rounds"]["control"]] == [0, 1]
+    assert s["rounds"]["control"][1]["passes"] == 2 * len(TinyRecipe().data()["train"])
+    assert s["files"] == (["hardened.onnx"] if s["best"] else [])
+    assert (tmp_path / "h" / "rounds" / "control-01.onnx").exists()
 
 
 def test_unknown_strategy_and_option_are_named(tmp_path):
