@@ -89,15 +89,15 @@ def _regional(repeats: RepeatScans, valid: NDArray[np.bool_]) -> tuple[Profile, 
     from robustkit.noise.texture import regional_spectra
 
     directional, factor = directional_variance(repeats.clean, valid, repeats.pixel_mm)
-    sigma, magnitude = sigma_map(repeats, valid, variance_shape(directional, factor, valid))
-    spectra, plane, (patch, shared), texture = regional_spectra(
+    sigma, magnitude = sigma_map(repeats, valid, [variance_shape(d, factor, valid) for d in directional])
+    found = regional_spectra(
         repeats.residuals, valid, repeats.clean > _AIR, sigma, directional, factor, repeats.pixel_mm
     )
-    rows, columns = grid((valid.shape[0], valid.shape[1]), patch, shared)
+    rows, columns = grid((valid.shape[0], valid.shape[1]), found.patch, found.overlap)
     variance = np.square(_cut(sigma, rows, columns)).mean(axis=(-2, -1)) * np.float32(np.prod(repeats.pixel_mm))
-    spectra *= variance[..., None, None]
-    profile = _profile(repeats, "regional", patch, shared, spectra, plane, sigma)
-    return profile, {"magnitude": magnitude, "texture": texture}
+    spectra = found.spectra * variance[..., None, None]
+    profile = _profile(repeats, "regional", found.patch, found.overlap, spectra, found.plane, sigma)
+    return profile, {"magnitude": magnitude, "texture": found.how}
 
 
 def _profile(

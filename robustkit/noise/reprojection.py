@@ -7,7 +7,7 @@ attenuation along the ray through x whose detector axis points in direction thet
     NPS(x, f)    is proportional to   R(|f|) exp(p_theta(x)),   theta the direction of f,
 
 R being the radial curve of the reconstruction kernel: the ray's noise is laid down along the ray, so it varies across
-it. The mean of K scans has little noise of its own, and line integrals have hardly any: these shapes cost no scans.
+it. Electronic noise and the logarithm of few counts make dark rays noisier still; `STRENGTHS` stand for them. The mean of K scans has little noise of its own, and line integrals have hardly any: these shapes cost no scans.
 They are only shapes. `magnitude` and `texture` measure the ratio of the scans to them, and drop them where the
 scans say that they do not help (iterative reconstruction, tube-current modulation, a truncated body).
 """
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from robustkit.types import Image, PixelSize
 
 DIRECTIONS = 60
+STRENGTHS = (1.0, 1.2)
+"""Multiples of p that are tried: 1 counts photons alone; more where the darkest rays are noisier than that."""
 _VIEWS = 180
 _WATER = 0.0193  # 1/mm at 70 keV
 _CELLS = 256  # most cells along a side of the coarse grid
@@ -29,7 +31,7 @@ _DEEPEST = 9.0  # line integral beyond which a ray starves: keeps metal from rul
 def directional_variance(
     clean: Image, valid: NDArray[np.bool_], pixel_mm: PixelSize
 ) -> tuple[NDArray[np.float32], int]:
-    """Relative noise variance by direction, (DIRECTIONS, h, w), on cells of `factor` x `factor` px; and `factor`.
+    """Relative noise variance by direction, (strengths, DIRECTIONS, h, w), on cells of `factor` px; and `factor`.
 
     Direction b covers the angles pi b / DIRECTIONS to pi (b + 1) / DIRECTIONS of (row frequency, column frequency),
     measured from the column axis. `clean` (H, W) in HU.
@@ -41,20 +43,21 @@ def directional_variance(
     ray = min(cell)
     half = int(np.hypot(np.ptp(y) + ray, np.ptp(x) + ray) / 2 / ray) + 2
     weight = mu.ravel() * (cell[0] * cell[1] / ray)
-    out = np.zeros((DIRECTIONS, mu.size), np.float32)
+    out = np.zeros((len(STRENGTHS), DIRECTIONS, mu.size), np.float32)
     for view in range(_VIEWS):
         angle = (view + 0.5) * np.pi / _VIEWS
         position = np.add.outer(y * np.sin(angle), x * np.cos(angle)).ravel() / ray + half
-        left = position.astype(np.int64)
-        part = position - left
+        left = position.astype(np.int32)
+        part = (position - left).astype(np.float32)
         rays = np.bincount(left, weight * (1 - part), 2 * half + 2) + np.bincount(left + 1, weight * part, 2 * half + 2)
-        noise = np.exp(np.minimum(rays, _DEEPEST))
-        out[view * DIRECTIONS // _VIEWS] += noise[left] * (1 - part) + noise[left + 1] * part
-    return out.reshape(DIRECTIONS, *mu.shape) * np.float32(DIRECTIONS / _VIEWS), factor
+        for strength, total in zip(STRENGTHS, out, strict=True):
+            noise = np.exp(strength * np.minimum(rays, _DEEPEST)).astype(np.float32)
+            total[view * DIRECTIONS // _VIEWS] += noise[left] + part * np.diff(noise)[left]
+    return out.reshape(len(STRENGTHS), DIRECTIONS, *mu.shape) * np.float32(DIRECTIONS / _VIEWS), factor
 
 
 def variance_shape(directional: NDArray[np.float32], factor: int, valid: NDArray[np.bool_]) -> Image:
-    """Relative noise variance (H, W) over all directions, mean 1 over `valid`."""
+    """Relative noise variance (H, W) over all DIRECTIONS of one strength (DIRECTIONS, h, w), mean 1 over `valid`."""
     from scipy.ndimage import zoom
 
     fine = zoom(directional.mean(axis=0), factor, order=1, mode="nearest", grid_mode=True)

@@ -7,41 +7,95 @@ A(x, f)      how noise is spread over directions at x: from the mean image (`rep
 C(x, f)      measured over predicted: lag-corrected spectra of residual/sigma divided by R A, both pooled over
              neighbouring windows. Windows are 40 px wide, so that lags up to 20 px are measured: streaks.
 
-Whether A is used, and over how far C is pooled, is decided by the Whittle likelihood of scans that were left out, so
-that a scanner which is no filtered back-projection is described by its measured C alone.
-The spectrum's square root is cut to a kernel of `SUPPORT` px: beyond that little is left, and its cost is its area.
+Whether A is used, how strongly, and over how far C is pooled, is decided by scans that were left out: the choice whose
+spectra have the least squared difference from theirs. So a scanner which is no filtered back-projection is described
+by its measured C alone. (A likelihood would judge by relative error, and so by the corners of the plane, where there
+is next to no noise.) All spectra are smeared alike, by a taper that ends at the longest lag measured.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robustkit.noise.patches import Axis, axis_patches
-from robustkit.noise.reprojection import DIRECTIONS
+from robustkit.noise.reprojection import DIRECTIONS, STRENGTHS
 from robustkit.types import Image, PixelSize
 
-WINDOW, SHARED = 40, 8  # px: where spectra are measured
-PATCH, OVERLAP = 20, 4  # px: where kernels are made
-SUPPORT = 30  # px: how far a kernel reaches, side to side
+_WINDOW, _SHARED = 40, 8  # px: where spectra are measured
+_ROWS, _COLUMNS, _RAMP = 20, 28, 8  # px: where texture is taken to be one; columns are blended over the ramp
+_LAGS = 24  # px: how far correlation is kept
+_FINE_MM = 0.66  # of pixels smaller than this, all of the above hold twice as many
 _POOL = (0.6, 1.2, 2.5, np.inf)  # window steps
 
 Plane = NDArray[np.float32]
 
 
+class Texture(NamedTuple):
+    """Spectra of unit variance (Py, Px, Gy, Gx // 2 + 1), their plane (Gy, Gx), the patches they hold for, and how."""
+
+    spectra: Plane
+    plane: tuple[int, int]
+    patch: tuple[int, int]
+    overlap: tuple[int, int]
+    how: str
+
+
 @dataclass(frozen=True, eq=False)
 class _Windows:
-    """Where spectra are measured, and the frequency plane (of twice the window) they are measured on."""
+    """Where spectra are measured; windows are zero-padded to twice their size, lags kept up to half of it."""
 
     rows: Axis
     columns: Axis
     pixel_mm: PixelSize
+    scale: int
 
     @property
-    def plane(self) -> tuple[int, int]:
+    def size(self) -> tuple[int, int]:
+        return self.rows.size, self.columns.size
+
+    @property
+    def padded(self) -> tuple[int, int]:
         return 2 * self.rows.size, 2 * self.columns.size
+
+    def measured(self, lags: NDArray[np.floating]) -> Plane:
+        """Smeared spectra: a taper over lags of a quarter to half a window, beyond which few scans say nothing."""
+        return _spectra(lags, self.scale * _WINDOW // 2, [n / 4 for n in self.size], [n / 2 for n in self.size])
+
+    def kept(self, lags: NDArray[np.floating]) -> Plane:
+        """Spectra as they are handed on: lags up to `_LAGS` px, tapered over the last third."""
+        last = self.scale * _LAGS
+        return _spectra(lags, last, [2 * last / 3] * 2, [last] * 2)
+
+
+def _spectra(lags: NDArray[np.floating], longest: int, flat: list[float], end: list[float]) -> Plane:
+    """Half-plane spectra of 2 x `longest` points a side, from covariances tapered from lag `flat` to `end`."""
+    from scipy import fft
+
+    lag = np.fft.fftfreq(2 * longest, 0.5 / longest).astype(np.int64)
+    for axis in (-2, -1):
+        share = np.clip((np.abs(lag) - flat[axis]) / (end[axis] - flat[axis]), 0, 1)
+        taper = (0.5 + 0.5 * np.cos(np.pi * share)).astype(np.float32)
+        lags = lags.take(lag % lags.shape[axis], axis) * (taper[:, None] if axis == -2 else taper)
+    spectra: Plane = fft.rfft2(lags.astype(np.float32)).real
+    return spectra
+
+
+class _Seen(NamedTuple):
+    """What some scans show: smeared spectra of unit variance times each window's `share`; the radial curve of all."""
+
+    spectra: Plane
+    radial: Plane
+    share: Plane
+
+
+def scale_of(pixel_mm: PixelSize) -> int:
+    """How many pixels stand for one of a body-sized field of view: 2 where pixels are small, else 1."""
+    return 2 if math.sqrt(pixel_mm[0] * pixel_mm[1]) < _FINE_MM else 1
 
 
 def regional_spectra(
@@ -52,30 +106,34 @@ def regional_spectra(
     directional: NDArray[np.float32],
     factor: int,
     pixel_mm: PixelSize,
-) -> tuple[NDArray[np.float32], tuple[int, int], tuple[tuple[int, int], tuple[int, int]], str]:
-    """Half-plane spectra (Py, Px, Gy, Gx // 2 + 1) of unit variance, their plane, (patch, overlap), and how, in words.
+) -> Texture:
+    """Measure the texture of residuals (K, H, W) whose sd is sigma (H, W), both in HU.
 
-    residuals (K, H, W) and sigma (H, W) in HU; matter (H, W): where choices are judged (everywhere, if there is none);
-    `directional`, `factor` from `reprojection.directional_variance`.
+    matter (H, W): where choices are judged (everywhere, if there is none); `directional`, `factor` from
+    `reprojection.directional_variance`.
     """
+    scale = scale_of(pixel_mm)
     scaled = np.where(valid & (sigma > 0), residuals / np.maximum(sigma, 1e-6), 0).astype(np.float32)
-    coarse = [axis_patches(n, WINDOW, SHARED) for n in valid.shape]
-    windows = _Windows(coarse[0], coarse[1], pixel_mm)
+    coarse = [axis_patches(n, scale * _WINDOW, scale * _SHARED) for n in valid.shape]
+    windows = _Windows(coarse[0], coarse[1], pixel_mm, scale)
     present = _cut(valid.astype(np.float32), windows)
+    judges = _judges(present, _cut((valid & matter).astype(np.float32), windows))
     powers = [_power(scaled[first::2], windows) for first in (0, 1)]
-    fits = [(name, use, reach) for name, use in (("measured", False), ("re-projected", True)) for reach in _POOL]
-    angular = _angular(directional, factor, windows.rows, windows.columns, windows.plane, pixel_mm)
-    judges = _cut((valid & matter).astype(np.float32), windows).mean(axis=(-2, -1))
-    scores = [_left_out(powers, present, windows, judges, angular if use else None, reach) for _, use, reach in fits]
-    name, use, reach = fits[int(np.argmax(scores))]
-    fine = [axis_patches(n, PATCH, OVERLAP) for n in valid.shape]
-    spectra = _combine(powers[0] + powers[1], present, windows, angular if use else None, reach)
-    correction = _between(spectra[0], windows, fine[0], fine[1])
-    shape = _angular(directional, factor, fine[0], fine[1], windows.plane, pixel_mm) if use else np.float32(1)
-    kernels, plane = _cut_kernels(correction * spectra[1] * shape, windows.plane)
-    how = f"{name} directions, pooled over {'the whole image' if np.isinf(reach) else f'{reach:g} windows'}"
-    geometry = ((fine[0].size, fine[1].size), (fine[0].overlap, fine[1].overlap))
-    return kernels, plane, geometry, how
+    every = _seen(powers[0] + powers[1], present, windows)
+    halves = [_seen(power, present, windows) for power in powers]
+    options = [None, *(_angular(d, factor, windows.rows, windows.columns, windows) for d in directional)]
+    scores = [_left_out(halves, [_expected(h, windows, angular) for h in halves], judges) for angular in options]
+    option, pool = np.unravel_index(int(np.argmin(scores)), (len(options), len(_POOL)))
+    use, reach = (int(option) - 1 if option else None), _POOL[int(pool)]
+    rows = axis_patches(valid.shape[0], scale * _ROWS, 0)
+    columns = axis_patches(valid.shape[1], scale * _COLUMNS, scale * _RAMP)
+    correction = _correction(every, _expected(every, windows, options[int(option)]), reach)
+    shape = np.float32(1) if use is None else _angular(directional[use], factor, rows, columns, windows)
+    whole = _finer(_between(correction, windows, rows, columns), windows) * _finer(every.radial, windows) * shape
+    spectra = _unit(np.maximum(windows.kept(_lags(whole, windows)), 0))
+    name = "measured directions" if use is None else f"re-projected directions (x {STRENGTHS[use]:g})"
+    how = f"{name}, pooled over {'the whole image' if np.isinf(reach) else f'{reach:g} windows'}"
+    return Texture(spectra, (2 * scale * _LAGS,) * 2, (rows.size, columns.size), (rows.overlap, columns.overlap), how)
 
 
 def _cut(image: Image, windows: _Windows) -> Image:
@@ -85,39 +143,70 @@ def _cut(image: Image, windows: _Windows) -> Image:
     return patches
 
 
+def _judges(present: Image, matter: Image) -> Image:
+    """How much each window (Py, Px) counts: by the matter in it, and only whole windows if there are any."""
+    whole = (present.mean(axis=(-2, -1)) > 0.99).astype(np.float32)
+    share = matter.mean(axis=(-2, -1))
+    for judges in (share * whole, share, whole):
+        if judges.any():
+            return judges
+    return np.ones_like(whole)
+
+
 def _power(scans: Image, windows: _Windows) -> Plane:
     """Sum over scans of |FFT|^2 of each window, zero-padded to twice its size."""
     from scipy import fft
 
-    total = np.zeros(
-        (len(windows.rows.starts), len(windows.columns.starts), windows.plane[0], windows.plane[1] // 2 + 1)
-    )
+    shape = (len(windows.rows.starts), len(windows.columns.starts), windows.padded[0], windows.padded[1] // 2 + 1)
+    total = np.zeros(shape, np.float32)
     for scan in scans:
-        spectrum = fft.rfft2(_cut(scan, windows), s=windows.plane)
-        total += np.square(spectrum.real) + np.square(spectrum.imag)
-    return total.astype(np.float32)
+        spectrum = fft.rfft2(_cut(scan, windows), s=windows.padded)
+        total += np.square(spectrum.real)
+        total += np.square(spectrum.imag)
+    return total
 
 
-def _combine(
-    power: Plane, present: Image, windows: _Windows, angular: Plane | None, reach: float
-) -> tuple[Plane, Plane]:
-    """(C (Py, Px, ...), R (...)): the correction of each window and the radial curve of all, from summed power."""
-    from scipy import fft
-
+def _seen(power: Plane, present: Image, windows: _Windows) -> _Seen:
     from robustkit.noise.estimation import covariance
 
-    size = (windows.rows.size, windows.columns.size)
-    lags, variance = covariance(power, present, size)
-    seen = np.square(present.mean(axis=(-2, -1)))[..., None, None]
-    lags = seen * lags / np.maximum(variance, 1e-12)[..., None, None]
-    taper = _taper(windows.plane)
-    measured = fft.rfft2(lags * taper).real
-    radial = _radial_mean(measured.sum(axis=(0, 1)) / max(float(seen.sum()), 1e-12), windows)
-    predicted = radial * (np.ones_like(measured[:1, :1]) if angular is None else angular)
-    smeared = fft.rfft2(fft.irfft2(predicted, s=windows.plane) * taper).real
-    above, below = _pool(measured, reach), _pool(smeared * seen, reach)
-    least = max(1e-3 * float(radial.max()), 1e-12)
-    return np.maximum(above / np.maximum(below, least), 0).astype(np.float32), radial.astype(np.float32)
+    lags, variance = covariance(power, present, windows.size)
+    share = np.square(present.mean(axis=(-2, -1)))[..., None, None]
+    measured = windows.measured(share * lags / np.maximum(variance, 1e-12)[..., None, None])
+    mean = measured.sum(axis=(0, 1)) / max(float(share.sum()), 1e-12)
+    return _Seen(measured, _radial_mean(mean, windows), share)
+
+
+def _expected(seen: _Seen, windows: _Windows, angular: Plane | None) -> Plane:
+    """R A as the windows would see it, smeared; `angular` on the padded plane."""
+    return windows.measured(_lags(_finer(seen.radial, windows) * (1 if angular is None else angular), windows))
+
+
+def _lags(spectra: Plane, windows: _Windows) -> Plane:
+    from scipy import fft
+
+    lags: Plane = fft.irfft2(spectra, s=windows.padded)
+    return lags
+
+
+def _finer(spectra: Plane, windows: _Windows) -> Plane:
+    """Spectra (..., n, n // 2 + 1) on the padded plane of the windows: covariances continued by zeros."""
+    from scipy import fft
+
+    n = spectra.shape[-2]
+    lags = fft.irfft2(spectra, s=(n, n))
+    for axis, m in ((-2, windows.padded[0]), (-1, windows.padded[1])):
+        lag = np.fft.fftfreq(m, 1 / m).astype(np.int64)
+        inside = (np.abs(lag) < n // 2).astype(np.float32)
+        lags = lags.take(lag % n, axis) * (inside[:, None] if axis == -2 else inside)
+    finer: Plane = fft.rfft2(lags).real
+    return finer
+
+
+def _correction(seen: _Seen, predicted: Plane, reach: float) -> Plane:
+    """C (Py, Px, ...): what was seen over what was predicted, both pooled over `reach` window steps."""
+    above, below = _pool(seen.spectra, reach), _pool(predicted * seen.share, reach)
+    least = max(1e-3 * float(seen.radial.max()), 1e-12)
+    return np.maximum(above / np.maximum(below, least), 0).astype(np.float32)
 
 
 def _pool(values: Plane, reach: float) -> Plane:
@@ -130,60 +219,45 @@ def _pool(values: Plane, reach: float) -> Plane:
     return pooled
 
 
-def _left_out(
-    powers: list[Plane], present: Image, windows: _Windows, judges: Image, angular: Plane | None, reach: float
-) -> float:
-    """Whittle log-likelihood of the windows of one half of the scans under the spectra of the other, both ways.
-
-    `judges` (Py, Px) weighs the windows: texture matters where there is matter.
-    """
-    from scipy import fft
-
-    size = (windows.rows.size, windows.columns.size)
-    triangle = np.outer(*(np.maximum(1 - np.abs(np.fft.fftfreq(2 * n, 0.5 / n)) / n, 0) for n in size))
-    judges = judges * (present.mean(axis=(-2, -1)) > 0.99)
-    whole = judges > 0 if judges.any() else np.ones(judges.shape, bool)
-    share = judges[whole] / judges.max() if judges.any() else np.ones(whole.sum())
-    total = 0.0
-    for known, tested in (powers, powers[::-1]):
-        correction, radial = _combine(known, present, windows, angular, reach)
-        spectra = correction * radial * (1 if angular is None else angular)
-        lags = fft.irfft2(spectra, s=windows.plane)
-        lags /= np.maximum(lags[..., :1, :1], 1e-12)
-        expected = np.maximum(fft.rfft2(lags * triangle).real[whole], 1e-4)
-        seen = tested[whole] / np.maximum((tested[whole] * _weights(windows)).mean(axis=(-2, -1), keepdims=True), 1e-12)
-        cost = (_weights(windows) * (np.log(expected) + seen / expected)).mean(axis=(-2, -1), dtype=np.float64)
-        total -= float((share * cost).sum() / share.sum())
-    return total
+def _left_out(halves: list[_Seen], predicted: list[Plane], judges: Image) -> list[float]:
+    """Squared difference of one half's spectra from what the other half expects, both ways, for each pooling."""
+    totals = []
+    tests = [_unit(half.spectra) for half in halves]
+    for reach in _POOL:
+        total = 0.0
+        for known, shape, tested in zip(halves, predicted, tests[::-1], strict=True):
+            expected = _unit(_correction(known, shape, reach) * shape)
+            cost = (np.square(expected - tested) * _weights(tested)).mean(axis=(-2, -1))
+            total += float((judges * cost).sum(dtype=np.float64) / judges.sum(dtype=np.float64))
+        totals.append(total)
+    return totals
 
 
-def _weights(windows: _Windows) -> Plane:
+def _unit(spectra: Plane) -> Plane:
+    """The same, with a mean over the whole plane of 1: of noise of unit variance."""
+    weights = _weights(spectra)
+    mean = (spectra * weights).sum(axis=(-2, -1), keepdims=True) / (spectra.shape[-2] * weights.sum())
+    return np.divide(spectra, mean, out=np.zeros_like(spectra), where=mean > 0)
+
+
+def _weights(spectra: Plane) -> Plane:
     from robustkit.noise.profile import half_plane_weights
 
-    return (half_plane_weights(windows.plane[1]) / (windows.plane[1] / (windows.plane[1] // 2 + 1))).astype(np.float32)
+    return half_plane_weights(2 * (spectra.shape[-1] - 1)).astype(np.float32)
 
 
-def _angular(
-    directional: NDArray[np.float32],
-    factor: int,
-    rows: Axis,
-    columns: Axis,
-    plane: tuple[int, int],
-    pixel_mm: PixelSize,
-) -> Plane:
-    """A(x, f) on a half plane, mean 1 over directions, of each patch: mean of its cells."""
+def _angular(directional: NDArray[np.float32], factor: int, rows: Axis, columns: Axis, windows: _Windows) -> Plane:
+    """A(x, f) on a padded half plane, mean 1 over directions, of each patch: mean of its cells."""
     share = directional / np.maximum(directional.mean(axis=0), 1e-30)
-    sums = []
     for axis, cells, along in ((rows, share.shape[1], 1), (columns, share.shape[2], 2)):
         first = np.minimum(axis.starts // factor, cells - 1)
         last = np.maximum(np.minimum(-(-(axis.starts + axis.size) // factor), cells), first + 1)
         running = np.concatenate([np.zeros_like(share.take([0], along)), np.cumsum(share, axis=along)], axis=along)
         length = (last - first).reshape([-1 if i == along else 1 for i in range(3)])
         share = (running.take(last, along) - running.take(first, along)) / length
-        sums.append(length)
     local = np.moveaxis(share, 0, -1)
-    y = np.fft.fftfreq(plane[0], pixel_mm[0])[:, None]
-    x = np.fft.rfftfreq(plane[1], pixel_mm[1])[None, :]
+    y = np.fft.fftfreq(windows.padded[0], windows.pixel_mm[0])[:, None]
+    x = np.fft.rfftfreq(windows.padded[1], windows.pixel_mm[1])[None, :]
     place = np.arctan2(y, x) % np.pi / np.pi * DIRECTIONS - 0.5
     left = np.floor(place).astype(np.int64)
     part = (place - left).astype(np.float32)
@@ -196,10 +270,11 @@ def _radial_mean(spectrum: Plane, windows: _Windows) -> Plane:
     """Average a half plane over rings, interpolated back to its points; never negative."""
     from robustkit.noise.profile import frequencies, half_plane_weights
 
-    f = frequencies(windows.plane, windows.pixel_mm)
-    step = max(1 / (n * d) for n, d in zip(windows.plane, windows.pixel_mm, strict=True))
+    side = spectrum.shape[0]
+    f = frequencies((side, side), windows.pixel_mm)
+    step = 1 / (side * min(windows.pixel_mm))
     ring = np.rint(f / step).astype(np.int64).ravel()
-    weight = np.broadcast_to(half_plane_weights(windows.plane[1]), f.shape).ravel()
+    weight = np.broadcast_to(half_plane_weights(side), f.shape).ravel()
     count = np.maximum(np.bincount(ring, weight), 1e-12)
     centre = np.bincount(ring, weight * f.ravel()) / count
     mean = np.maximum(np.bincount(ring, weight * spectrum.ravel()) / count, 0)
@@ -218,25 +293,3 @@ def _between(correction: Plane, windows: _Windows, rows: Axis, columns: Axis) ->
         part = (place - left).astype(np.float32).reshape([-1 if i == along else 1 for i in range(4)])
         correction = correction.take(left, along) * (1 - part) + correction.take(left + 1, along) * part
     return correction
-
-
-def _taper(plane: tuple[int, int]) -> Plane:
-    """1 up to a quarter of the window, a cosine to 0 at half of it: lags of 10 and 20 px."""
-    axes = []
-    for n in plane:
-        lag = np.abs(np.fft.fftfreq(n, 1 / n)) / (n / 4)
-        axes.append(np.where(lag >= 1, 0, np.cos(np.pi * np.clip(lag - 0.5, 0, 0.5))))
-    return np.outer(*axes).astype(np.float32)
-
-
-def _cut_kernels(spectra: Plane, plane: tuple[int, int]) -> tuple[Plane, tuple[int, int]]:
-    """Spectra of unit variance on a plane of `SUPPORT` px, whose square roots are the cut kernels."""
-    from scipy import fft
-
-    side = (min(SUPPORT, plane[0]), min(SUPPORT, plane[1]))
-    taps = fft.irfft2(np.sqrt(spectra), s=plane)
-    for axis, (n, m) in enumerate(zip(plane, side, strict=True)):
-        taps = taps.take(np.fft.fftfreq(m, 1 / m).astype(np.int64) % n, axis=2 + axis)
-    cut = np.square(fft.rfft2(taps).real)
-    total = np.square(taps).sum(axis=(-2, -1), dtype=np.float64)[..., None, None]
-    return np.divide(cut, total, out=np.zeros_like(cut), where=total > 0).astype(np.float32), side
