@@ -111,13 +111,17 @@ fit_nps.takes_several_sets = True  # type: ignore[attr-defined]
 
 def _model(profile: Profile, law: DoseLaw) -> FilteredNoise:
     from robustkit.noise.kernel import build, build_stationary
+    from robustkit.noise.pyramid import fit_kernels
+    from robustkit.noise.texture import scale_of
 
     rows, columns = profile.axes()
-    kernels = profile.kernels()
-    if kernels.shape[:2] == (1, 1):
-        bank = build_stationary(kernels[0, 0], profile.sigma)
+    if profile.method == "regional":
+        kernels = fit_kernels(profile.spectra, 1 + scale_of(profile.pixel_mm))
+        bank = build(rows, columns, kernels[0], profile.sigma, kernels[1:])
+    elif profile.spectra.shape[:2] == (1, 1):
+        bank = build_stationary(profile.kernels()[0, 0], profile.sigma)
     else:
-        bank = build(rows, columns, kernels, profile.sigma)
+        bank = build(rows, columns, profile.kernels(), profile.sigma)
     report = {**profile.report, "reference_mas": law.reference_mas, "electronic_ratio": law.electronic_ratio}
     return FilteredNoise(bank, profile.sigma, law, report)
 

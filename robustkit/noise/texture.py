@@ -31,6 +31,7 @@ _ROWS, _COLUMNS, _RAMP = 20, 28, 8  # px: where texture is taken to be one; colu
 _LAGS = 24  # px: how far correlation is kept
 _FINE_MM = 0.66  # of pixels smaller than this, all of the above hold twice as many
 _POOL = (0.6, 1.2, 2.5, np.inf)  # window steps
+_LEAST = 0.01  # of the peak: power below it is not worth correcting
 
 Plane = NDArray[np.float32]
 
@@ -86,11 +87,18 @@ def _spectra(lags: NDArray[np.floating], longest: int, flat: list[float], end: l
 
 
 class _Seen(NamedTuple):
-    """What some scans show: smeared spectra of unit variance times each window's `share`; the radial curve of all."""
+    """What some scans show: smeared spectra of unit variance times each window's `share` of pixels, and their mean."""
 
     spectra: Plane
-    radial: Plane
+    mean: Plane
     share: Plane
+
+
+class _Guess(NamedTuple):
+    """R on the padded plane, and R A as each window would see it."""
+
+    radial: Plane
+    seen: Plane
 
 
 def scale_of(pixel_mm: PixelSize) -> int:
@@ -122,14 +130,15 @@ def regional_spectra(
     every = _seen(powers[0] + powers[1], present, windows)
     halves = [_seen(power, present, windows) for power in powers]
     options = [None, *(_angular(d, factor, windows.rows, windows.columns, windows) for d in directional)]
-    scores = [_left_out(halves, [_expected(h, windows, angular) for h in halves], judges) for angular in options]
+    scores = [_left_out(halves, [_guess(h, windows, angular).seen for h in halves], judges) for angular in options]
     option, pool = np.unravel_index(int(np.argmin(scores)), (len(options), len(_POOL)))
     use, reach = (int(option) - 1 if option else None), _POOL[int(pool)]
     rows = axis_patches(valid.shape[0], scale * _ROWS, 0)
     columns = axis_patches(valid.shape[1], scale * _COLUMNS, scale * _RAMP)
-    correction = _correction(every, _expected(every, windows, options[int(option)]), reach)
+    guess = _guess(every, windows, options[int(option)])
+    correction = _correction(every, guess.seen, reach)
     shape = np.float32(1) if use is None else _angular(directional[use], factor, rows, columns, windows)
-    whole = _finer(_between(correction, windows, rows, columns), windows) * _finer(every.radial, windows) * shape
+    whole = _finer(_between(correction, windows, rows, columns), windows) * guess.radial * shape
     spectra = _unit(np.maximum(windows.kept(_lags(whole, windows)), 0))
     name = "measured directions" if use is None else f"re-projected directions (x {STRENGTHS[use]:g})"
     how = f"{name}, pooled over {'the whole image' if np.isinf(reach) else f'{reach:g} windows'}"
@@ -172,13 +181,14 @@ def _seen(power: Plane, present: Image, windows: _Windows) -> _Seen:
     lags, variance = covariance(power, present, windows.size)
     share = np.square(present.mean(axis=(-2, -1)))[..., None, None]
     measured = windows.measured(share * lags / np.maximum(variance, 1e-12)[..., None, None])
-    mean = measured.sum(axis=(0, 1)) / max(float(share.sum()), 1e-12)
-    return _Seen(measured, _radial_mean(mean, windows), share)
+    return _Seen(measured, measured.sum(axis=(0, 1)) / max(float(share.sum()), 1e-12), share)
 
 
-def _expected(seen: _Seen, windows: _Windows, angular: Plane | None) -> Plane:
-    """R A as the windows would see it, smeared; `angular` on the padded plane."""
-    return windows.measured(_lags(_finer(seen.radial, windows) * (1 if angular is None else angular), windows))
+def _guess(seen: _Seen, windows: _Windows, angular: Plane | None) -> _Guess:
+    """Take R from the mean over windows; `angular` on the padded plane. What R misses, C makes good."""
+    radial = np.maximum(_finer(_radial_mean(seen.mean, windows), windows), 0)
+    shape = np.ones((1, 1, 1, 1), np.float32) if angular is None else angular
+    return _Guess(radial, windows.measured(_lags(radial * shape, windows)))
 
 
 def _lags(spectra: Plane, windows: _Windows) -> Plane:
@@ -203,10 +213,11 @@ def _finer(spectra: Plane, windows: _Windows) -> Plane:
 
 
 def _correction(seen: _Seen, predicted: Plane, reach: float) -> Plane:
-    """C (Py, Px, ...): what was seen over what was predicted, both pooled over `reach` window steps."""
+    """C (Py, Px, ...): what was seen over what was predicted, both pooled over `reach` window steps; 1 without power."""
     above, below = _pool(seen.spectra, reach), _pool(predicted * seen.share, reach)
-    least = max(1e-3 * float(seen.radial.max()), 1e-12)
-    return np.maximum(above / np.maximum(below, least), 0).astype(np.float32)
+    least = max(_LEAST * float(seen.mean.max()), 1e-12)
+    correction: Plane = np.maximum(above + least, 0) / (np.maximum(below, 0) + least)
+    return correction.astype(np.float32)
 
 
 def _pool(values: Plane, reach: float) -> Plane:
@@ -219,18 +230,24 @@ def _pool(values: Plane, reach: float) -> Plane:
     return pooled
 
 
-def _left_out(halves: list[_Seen], predicted: list[Plane], judges: Image) -> list[float]:
-    """Squared difference of one half's spectra from what the other half expects, both ways, for each pooling."""
-    totals = []
+def _left_out(halves: list[_Seen], guesses: list[Plane], judges: Image) -> list[float]:
+    """Squared difference of one half's spectra from what the other half expects, both ways, for each pooling.
+
+    Less what halving costs: an expectation from all scans has half the variance of one from half of them, and that
+    variance is half the squared difference of the two.
+    """
     tests = [_unit(half.spectra) for half in halves]
+    totals = []
     for reach in _POOL:
-        total = 0.0
-        for known, shape, tested in zip(halves, predicted, tests[::-1], strict=True):
-            expected = _unit(_correction(known, shape, reach) * shape)
-            cost = (np.square(expected - tested) * _weights(tested)).mean(axis=(-2, -1))
-            total += float((judges * cost).sum(dtype=np.float64) / judges.sum(dtype=np.float64))
-        totals.append(total)
+        made = [_unit(_correction(half, guess, reach) * guess) for half, guess in zip(halves, guesses, strict=True)]
+        errors = [_distance(made[0], tests[1], judges), _distance(made[1], tests[0], judges)]
+        totals.append(sum(errors) - 0.5 * _distance(made[0], made[1], judges))
     return totals
+
+
+def _distance(one: Plane, other: Plane, judges: Image) -> float:
+    squares = (np.square(one - other) * _weights(one)).mean(axis=(-2, -1))
+    return float((judges * squares).sum(dtype=np.float64) / judges.sum(dtype=np.float64))
 
 
 def _unit(spectra: Plane) -> Plane:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.signal import fftconvolve
 
-from robustkit.noise.kernel import build, build_stationary, synthesise
+from robustkit.noise.kernel import build, build_stationary, halved, synthesise
 from robustkit.noise.patches import axis_patches
-from robustkit.philox import white_fields
+from robustkit.philox import fill_row, white_fields
 from robustkit.seeding import draws
 
 
@@ -67,6 +67,55 @@ def test_kernel_equals_naive_loop(shape, size, shared, taps) -> None:
     for b in range(3):
         expected = sigma / norm * _naive(rows, columns, kernels, white[b])
         assert np.abs(noise[b] - expected).max() < 1e-5 * sigma.max()
+
+
+def _white(words, row: int, shape) -> np.ndarray:
+    """White (H, W) of one realization from white row `row` on."""
+    out = np.zeros((shape[0], -(-shape[1] // 64) * 64), np.float32)
+    for y in range(shape[0]):
+        fill_row(out[y], row + y, *words)
+    return out[:, : shape[1]]
+
+
+def _upsampled(coarse: np.ndarray, shape) -> np.ndarray:
+    """Every second pixel is a point; between two points the cubic through four, the border repeated."""
+    for axis, length in ((0, shape[0]), (1, shape[1])):
+        padded = np.pad(coarse, [(1, 2) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
+        a, b, c, d = (padded.take(range(k, k + coarse.shape[axis]), axis) for k in range(4))
+        pair = np.stack([coarse, (-a + 9 * b + 9 * c - d) / 16], axis=axis + 1)
+        coarse = pair.reshape([2 * n if i == axis else n for i, n in enumerate(coarse.shape)]).take(range(length), axis)
+    return coarse
+
+
+@pytest.mark.parametrize(("shape", "levels"), [((90, 150), 2), ((61, 70), 2), ((103, 64), 3), ((20, 28), 2), ((7, 5), 2)])
+def test_coarser_grids_equal_naive_loops_and_have_the_sd_claimed(shape, levels) -> None:
+    rows, columns = axis_patches(shape[0], 20, 0), axis_patches(shape[1], 28, 8)
+    rng = np.random.default_rng(4)
+    smooth = rng.standard_normal((1, 1, 10, 8)), rng.standard_normal((1, 1, 10, 12)), rng.standard_normal((1, 1, 7, 9))
+    wander = [rng.standard_normal((len(rows.starts), len(columns.starts), *k.shape[2:])) for k in smooth]
+    kernels = [(k + 0.1 * w).astype(np.float32) for k, w in zip(smooth, wander, strict=True)][:levels]
+    sigma = rng.uniform(5, 40, shape).astype(np.float32)
+    bank = build(rows, columns, kernels[0], sigma, kernels[1:])
+    for b in range(2):
+        total, inner, level = 0.0, bank, 0
+        grids = []
+        down, across = rows, columns
+        near = kernels
+        while inner is not None:
+            v, u = near[level].shape[2:]
+            white = _white(_words(2)[b], level << 24, (down.length + v - 1, across.length + u - 1))
+            grids.append(_naive(down, across, near[level], white))
+            (down, i), (across, j) = halved(down), halved(across)
+            near = [k[np.ix_(i, j)] for k in near]
+            inner, level = inner.coarser, level + 1
+        for grid in grids[::-1]:
+            total = grid + (_upsampled(total, grid.shape) if np.ndim(total) else 0)
+        expected = bank.gain * total
+        assert np.abs(synthesise(bank, _words(2))[b] - expected).max() < 1e-5 * sigma.max()
+    noise = synthesise(bank, _words(600)).astype(np.float64)
+    ratio = noise.std(axis=0) / sigma  # each known to 2.9 %
+    assert ratio.mean() == pytest.approx(1, abs=0.006)
+    assert np.abs(ratio - 1).max() < 6 * 0.029
 
 
 def _bank(shape=(70, 90), sigma: float = 10.0):
