@@ -113,7 +113,7 @@ def _level(
 
 
 def halved(axis: Axis) -> tuple[Axis, NDArray[np.intp]]:
-    """An axis of every second pixel, and for each of its patches the nearest fine one."""
+    """Return an axis of every second pixel, and for each of its patches the nearest fine one."""
     coarse = axis_patches((axis.length + 1) // 2, max(axis.size // 2, 1), axis.overlap // 2)
     centres = 2 * coarse.starts + coarse.size
     return coarse, np.abs(centres[:, None] - (axis.starts + axis.size / 2)).argmin(axis=1)
@@ -160,7 +160,7 @@ def _interpolated_variance(
 
 
 def _kinds(length: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """The different products of interpolation weights 0 to 3 points apart, (kinds, 7); and the kind of each pixel."""
+    """Find the different products of weights up to 3 points apart, (kinds, 7), and the kind of each pixel."""
     weights = np.pad(interpolation(length), ((0, 0), (3, 3)))
     inner = weights[:, 3:-3]
     products = np.stack([(inner * weights[:, 3 + d : 3 + d + inner.shape[1]]).sum(axis=1) for d in range(-3, 4)], 1)

@@ -67,7 +67,7 @@ def _response(n: int) -> Plane:
 
 
 def _raised(coarse: Plane) -> Plane:
-    """The spectrum that a coarse grid's half plane (B, m, m // 2 + 1) has once interpolated, (B, 2m, m + 1)."""
+    """Return the spectrum (B, 2m, m + 1) that a coarse grid's (B, m, m // 2 + 1) has once interpolated."""
     m = coarse.shape[-2]
     mirrored = coarse[:, -np.arange(m) % m, ::-1][..., 1:]
     across = np.concatenate([coarse, mirrored], axis=-1)
@@ -76,7 +76,7 @@ def _raised(coarse: Plane) -> Plane:
 
 
 def _lowered(fine: Plane) -> Plane:
-    """The transpose of `_raised`: sums over the frequencies (B, 2m, m + 1) that a coarse grid cannot tell apart."""
+    """Transpose `_raised`: sum over the frequencies (B, 2m, m + 1) that a coarse grid cannot tell apart."""
     m = fine.shape[-2] // 2
     weighted = fine * _response(2 * m)
     folded = weighted[:, :m] + weighted[:, m:]

@@ -7,9 +7,10 @@ attenuation along the ray through x whose detector axis points in direction thet
     NPS(x, f)    is proportional to   R(|f|) exp(p_theta(x)),   theta the direction of f,
 
 R being the radial curve of the reconstruction kernel: the ray's noise is laid down along the ray, so it varies across
-it. Electronic noise and the logarithm of few counts make dark rays noisier still; `STRENGTHS` stand for them. The mean of K scans has little noise of its own, and line integrals have hardly any: these shapes cost no scans.
-They are only shapes. `magnitude` and `texture` measure the ratio of the scans to them, and drop them where the
-scans say that they do not help (iterative reconstruction, tube-current modulation, a truncated body).
+it. Electronic noise and the logarithm of few counts make dark rays noisier still; `STRENGTHS` stand for them. The mean
+of K scans has little noise of its own, and line integrals have hardly any: these shapes cost no scans. They are only
+shapes. `magnitude` and `texture` measure the ratio of the scans to them, and drop them where the scans say that they
+do not help (iterative reconstruction, tube-current modulation, a truncated body).
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ def _finer(spectra: Plane, windows: _Windows) -> Plane:
 
 
 def _correction(seen: _Seen, predicted: Plane, reach: float) -> Plane:
-    """C (Py, Px, ...): what was seen over what was predicted, both pooled over `reach` window steps; 1 without power."""
+    """C (Py, Px, ...): seen over predicted, both pooled over `reach` window steps; 1 where there is no power."""
     above, below = _pool(seen.spectra, reach), _pool(predicted * seen.share, reach)
     least = max(_LEAST * float(seen.mean.max()), 1e-12)
     correction: Plane = np.maximum(above + least, 0) / (np.maximum(below, 0) + least)
@@ -251,7 +251,7 @@ def _distance(one: Plane, other: Plane, judges: Image) -> float:
 
 
 def _unit(spectra: Plane) -> Plane:
-    """The same, with a mean over the whole plane of 1: of noise of unit variance."""
+    """Scale spectra to a mean of 1 over the whole plane: noise of unit variance."""
     weights = _weights(spectra)
     mean = (spectra * weights).sum(axis=(-2, -1), keepdims=True) / (spectra.shape[-2] * weights.sum())
     return np.divide(spectra, mean, out=np.zeros_like(spectra), where=mean > 0)

@@ -87,7 +87,9 @@ def _upsampled(coarse: np.ndarray, shape) -> np.ndarray:
     return coarse
 
 
-@pytest.mark.parametrize(("shape", "levels"), [((90, 150), 2), ((61, 70), 2), ((103, 64), 3), ((20, 28), 2), ((7, 5), 2)])
+@pytest.mark.parametrize(
+    ("shape", "levels"), [((90, 150), 2), ((61, 70), 2), ((103, 64), 3), ((20, 28), 2), ((7, 5), 2)]
+)
 def test_coarser_grids_equal_naive_loops_and_have_the_sd_claimed(shape, levels) -> None:
     rows, columns = axis_patches(shape[0], 20, 0), axis_patches(shape[1], 28, 8)
     rng = np.random.default_rng(4)
