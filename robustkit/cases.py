@@ -135,12 +135,18 @@ def prepare(source: Source, choice: NoiseChoice) -> Case:
     settings = dict(choice.settings)
     if settings.get("add_to_source") is True:
         settings["add_to_source"] = _source_mas(source, choice)
+    profile = None
     if source.profile is not None:
         from_profile = getattr(fit, "from_profile", None)
         if from_profile is None:
             raise UsageError(f"noise model {choice.name!r} cannot start from a profile; give --repeats instead")
-        noise = _fitted(from_profile, source.profile, settings, choice.name)
-        origin = f"profile of {source.profile.id} ({source.profile.source})"
+        profile = _profile_for(source, choice, forced=settings.pop("transplant", False) is True)
+        noise = _fitted(from_profile, profile, settings, choice.name)
+        origin = (
+            f"profile: {profile.source}"
+            if profile is not source.profile
+            else f"profile of {profile.id} ({profile.source})"
+        )
     else:
         noise = _fitted(fit, _fit_data(fit, source.repeats), settings, choice.name)
         origin = fit_set(source.repeats).source if source.repeats else "stated settings"
@@ -151,11 +157,36 @@ def prepare(source: Source, choice: NoiseChoice) -> Case:
         "noise": choice.name,
         "source": origin,
         "clean": centre,
-        "anchored": all(repeats.anchored for repeats in source.repeats),
+        "anchored": all(repeats.anchored for repeats in source.repeats)
+        and (profile is None or profile.report.get("anchored", True)),
         "beam": dose_facts(source.slice, source.repeats),
         "report": dict(getattr(noise, "report", {}) or {}),
     }
     return Case(source.slice, clean, noise, story)
+
+
+def _profile_for(source: Source, choice: NoiseChoice, *, forced: bool) -> Profile:
+    """Return the profile as it is for the slice it was measured on, or when forced; else made over for this slice."""
+    from robustkit.acquisition import mismatches
+    from robustkit.noise.transplant import transplant
+    from robustkit.scanner.measure import measured_sigma, windows_of
+
+    profile, item = source.profile, source.slice
+    if profile is None:
+        raise ValueError("a source without a profile")
+    if profile.id == item.id or forced:
+        return profile
+    differ, _ = mismatches({**profile.protocol, "kernel": profile.kernel}, {**item.protocol, "kernel": item.kernel})
+    if differ:
+        raise DataError(
+            f"the profile {profile.id} was measured with another protocol than slice {item.id}: {', '.join(differ)}; "
+            "measure one with the image's protocol, or leave --profile out to have repeats simulated"
+        )
+    mas = choice.image_mas or item.mas
+    where = None if item.synthetic or mas is None else windows_of(item)
+    sigma = None if where is None else measured_sigma(item)
+    made = transplant(profile, item, sigma, where)
+    return replace(made, mas=mas) if sigma is not None else made
 
 
 def _fit_data(fit: Fit, repeats: Sequence[RepeatScans]) -> RepeatScans | Sequence[RepeatScans] | None:

@@ -49,7 +49,7 @@ _ROWS = _TAPS = 10  # the rows and taps of the inner loop, which spells them out
 _STRIDE = 144  # columns between rows of the window: a tile and up to 80 column offsets
 _OFFSETS = 80
 _TOGETHER = 16  # realizations that share the coefficients of a tile
-_NEXT_FIELD = 1 << 24  # rows of white between those of one level and of the next
+NEXT_FIELD = 1 << 24  # rows of white between those of one level and of the next
 _CUBIC = np.array([-1.0, 9.0, 9.0, -1.0]) / 16  # weights of the four points around the middle of the inner two
 
 
@@ -205,7 +205,7 @@ def _fill(out: NDArray[np.float32], bank: FilterBank, words: NDArray[np.uint32],
     _synthesise(
         out,
         words,
-        level * _NEXT_FIELD,
+        level * NEXT_FIELD,
         bank.coefficients,
         bank.which,
         bank.taps[0],

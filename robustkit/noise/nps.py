@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from robustkit.errors import DataError
 from robustkit.noise.dose import DoseLaw, dose_law, fit_dose
 from robustkit.noise.estimation import DEFAULT, estimate
+from robustkit.noise.gpu import check_device
 from robustkit.noise.profile import Profile
 from robustkit.seeding import Draw
 from robustkit.types import Image, RepeatScans
@@ -27,7 +28,7 @@ class FilteredNoise:
     Attributes
     ----------
     bank : the blended kernels. sigma : (H, W) HU at the law's reference. law : how it scales with mAs.
-    report : JSON-able facts about the fit.
+    report : JSON-able facts about the fit. device : a torch device that computes the fields; None is the numba engine.
     """
 
     bank: FilterBank
@@ -35,6 +36,7 @@ class FilteredNoise:
     law: DoseLaw
     report: dict[str, Any]
     unit: str = "mAs"
+    device: str | None = None
 
     @property
     def reference_mas(self) -> float:
@@ -46,10 +48,17 @@ class FilteredNoise:
 
         Raises DataError when the image has another shape than the profile, UsageError for an impossible level.
         """
-        from robustkit.noise.kernel import synthesise
-
         same_shape(clean, self.sigma)
-        return at_levels(synthesise(self.bank, words_of(draws)), self.law.factors(levels))
+        return at_levels(self._fields(words_of(draws)), self.law.factors(levels))
+
+    def _fields(self, words: NDArray[np.uint32]) -> Image:
+        if self.device is None:
+            from robustkit.noise.kernel import synthesise
+
+            return synthesise(self.bank, words)
+        from robustkit.noise.gpu import synthesise as on_device
+
+        return on_device(self.bank, words, self.device)
 
     def sd(self, clean: Image, levels: Sequence[float]) -> Image:
         """(L, H, W) float32 HU: exactly the standard deviation of `sample`."""
@@ -70,6 +79,7 @@ def fit_nps(
     reference_mas: float | None = None,
     electronic_ratio: float | None = None,
     add_to_source: float | None = None,
+    device: str | None = None,
 ) -> FilteredNoise:
     """Fit full-image non-stationary noise (Peng et al. 2023, section 2.2.1) to K repeated scans.
 
@@ -79,6 +89,7 @@ def fit_nps(
     first set gives the spectra. method, patch_mm, overlap : as `robustkit.noise.estimate`.
     reference_mas : mAs of the repeats where they do not say. electronic_ratio : r of `robustkit.noise.dose`.
     add_to_source : mAs of an image that is noisy already: add only what is missing at a lower level.
+    device : "cuda" makes the fields on a GPU through torch (`robustkit.noise.gpu`); by default the numba engine does.
 
     Raises
     ------
@@ -86,7 +97,8 @@ def fit_nps(
         for repeats that cannot be used (`estimate`) or whose mAs nobody gave. UsageError for impossible settings.
     """
     first, law = with_law(repeats, reference_mas, electronic_ratio, add_to_source)
-    return _model(estimate(first, method=method, patch_mm=patch_mm, overlap=overlap), law)
+    device = None if device is None else check_device(device)
+    return _model(estimate(first, method=method, patch_mm=patch_mm, overlap=overlap), law, device)
 
 
 def _from_profile(
@@ -95,6 +107,7 @@ def _from_profile(
     reference_mas: float | None = None,
     electronic_ratio: float | None = None,
     add_to_source: float | None = None,
+    device: str | None = None,
 ) -> FilteredNoise:
     """Make the model from a saved profile; settings as for `fit_nps`."""
     law = dose_law(
@@ -102,14 +115,14 @@ def _from_profile(
         electronic_ratio=electronic_ratio,
         add_to_source=add_to_source,
     )
-    return _model(profile, law)
+    return _model(profile, law, None if device is None else check_device(device))
 
 
 fit_nps.from_profile = _from_profile  # type: ignore[attr-defined]
 fit_nps.takes_several_sets = True  # type: ignore[attr-defined]
 
 
-def _model(profile: Profile, law: DoseLaw) -> FilteredNoise:
+def _model(profile: Profile, law: DoseLaw, device: str | None) -> FilteredNoise:
     from robustkit.noise.kernel import build, build_stationary
     from robustkit.noise.pyramid import fit_kernels
     from robustkit.noise.texture import scale_of
@@ -123,7 +136,9 @@ def _model(profile: Profile, law: DoseLaw) -> FilteredNoise:
     else:
         bank = build(rows, columns, profile.kernels(), profile.sigma)
     report = {**profile.report, "reference_mas": law.reference_mas, "electronic_ratio": law.electronic_ratio}
-    return FilteredNoise(bank, profile.sigma, law, report)
+    if device is not None:
+        report["engine"] = f"torch, {device}"
+    return FilteredNoise(bank, profile.sigma, law, report, device=device)
 
 
 def with_law(

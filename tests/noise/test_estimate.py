@@ -131,13 +131,14 @@ def test_transposed_repeats_give_the_transposed_profile(make_repeats) -> None:
 
 @pytest.mark.parametrize("pixel_mm", [(0.5, 0.5), (1.0, 1.0)])
 def test_regional_spectrum_is_the_truth(make_repeats, pixel_mm) -> None:
-    from tests.noise.conftest import ring
-
     shape = (160, 160)
     repeats = make_repeats(20, shape, pixel_mm, peak=0.15 / pixel_mm[0], stretch=1.6)
     profile = estimate(repeats)
     found = _full(profile.spectra.mean(axis=(0, 1)), profile.plane)
-    truth = ring(profile.plane, pixel_mm, 0.15 / pixel_mm[0], 1.6) * 100
+    rows, columns = (np.fft.fftfreq(n) for n in profile.plane)
+    f = np.hypot(rows[:, None], 1.6 * columns[None, :])
+    truth = f * np.exp(-((f / 0.15) ** 2))
+    truth *= 100 * np.prod(pixel_mm) / truth.mean()
     # 20 scans of some 16 windows: 6 % a bin, less over all of them
     assert np.linalg.norm(found - truth) < 0.08 * np.linalg.norm(truth)
 
