@@ -3,16 +3,20 @@
     OMP_NUM_THREADS=1 python benchmarks/noise.py [--rounds 7] [--quick]
 
 Every figure is CPU time of this thread, the median over interleaved rounds, beside numpy's
-`Generator(SFC64).standard_normal(float32)` drawing one 512 x 512 field in the same rounds.
+`Generator(SFC64).standard_normal(float32)` drawing one 512 x 512 field in the same rounds. "default" is what
+`robustkit audit` runs: the regional fit, kernels on two grids. Peers are timed where they are installed:
+`pip install dicaugment pylinac`. Two threads are timed by the wall clock, which needs a quiet machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import resource
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,11 +24,13 @@ from scipy import fft
 from scipy.signal import fftconvolve
 
 from robustkit.noise import estimate, fit_nps
+from robustkit.noise.estimation import DEFAULT
 from robustkit.noise.kernel import FilterBank, build, synthesise
 from robustkit.noise.patches import Axis, axis_patches
 from robustkit.seeding import Draw, draws
 from robustkit.types import RepeatScans
 
+_SIXTEEN = "16 levels at once, 512², default"
 Case = tuple[str, int, Callable[[], object]]
 
 
@@ -85,13 +91,15 @@ def synthesis_cases(quick: bool) -> list[Case]:
         other = bank(512, size, size)
         cases.append((f"8 a call, 512², {size} px", 8, lambda b=other: synthesise(b, words(8))))
     measured = repeats(512)
-    for method in ("paper", "lag-corrected", "regional"):
+    for method in ("regional", "paper", "lag-corrected"):
         model = fit_nps(measured, method=method)
         clean = measured.clean
-        many = draws(0, "audit", "0" * 16, range(8))
-        cases.append((f"8 a call, 512², method {method}", 8, _sampler(model, clean, many)))
+        name = "default (regional)" if method == DEFAULT else f"method {method}"
+        for count in (16, 8, 1) if method == DEFAULT else (8,):
+            many = draws(0, "audit", "0" * 16, range(count))
+            cases.append((f"{count} a call, 512², {name}", count, _sampler(model, clean, many)))
     levels = list(np.geomspace(12.5, 500, 16))
-    cases.append(("16 levels at once, 512², method paper", 8, _levels(measured, levels)))
+    cases.append((_SIXTEEN, 1, _levels(measured, levels)))
     return cases
 
 
@@ -100,8 +108,8 @@ def _sampler(model: Any, clean: np.ndarray, many: list[Draw]) -> Callable[[], ob
 
 
 def _levels(measured: RepeatScans, levels: list[float]) -> Callable[[], object]:
-    model = fit_nps(measured, method="paper")
-    return lambda: model.sample(measured.clean, levels, draws(0, "audit", "0" * 16, range(8)))
+    model = fit_nps(measured)
+    return lambda: model.sample(measured.clean, levels, draws(0, "audit", "0" * 16, range(1)))
 
 
 def peer_cases() -> list[Case]:
@@ -120,7 +128,53 @@ def estimation_cases() -> list[Case]:
     return [
         (f"estimate, K = 20, {m}", 1, lambda m=m: estimate(measured, method=m))
         for m in ("paper", "lag-corrected", "regional")
-    ]
+    ] + [("estimate and kernels, K = 20, default", 1, lambda: fit_nps(measured))]
+
+
+def installed_peers() -> list[Case]:
+    """Time other packages, where they are here: a stationary NPS field for one slice; the NPS of 20 regions."""
+    cases: list[Case] = []
+    if importlib.util.find_spec("dicaugment"):
+        import dicaugment
+
+        volume = np.zeros((512, 512, 1), np.int16)
+        shipped = dicaugment.NPSNoise(always_apply=True)
+        cases.append(
+            ("DICaugment NPSNoise, one slice, as shipped", 1, lambda: shipped(image=volume, dicom=_header(), **{}))
+        )
+    if importlib.util.find_spec("pylinac"):
+        from pylinac.core.nps import noise_power_spectrum_2d
+
+        rois = list(repeats(512).residuals[:, :64, :64])
+        cases.append(("pylinac NPS of 20 regions, 64²", 1, lambda: noise_power_spectrum_2d(0.977, rois)))
+    return cases
+
+
+def _header() -> dict[str, Any]:
+    return {
+        "PixelSpacing": (0.977, 0.977),
+        "RescaleIntercept": 0.0,
+        "RescaleSlope": 1.0,
+        "ConvolutionKernel": "b30f",
+        "XRayTubeCurrent": 200,
+    }
+
+
+def two_threads(rounds: int) -> float:
+    """Wall time of 2 x 16 default realizations in turn over that on two threads, the best of some rounds."""
+    model = fit_nps(repeats(512))
+    halves = [words(16), words(16)[::-1]]
+    alone, together = [], []
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(rounds + 1):
+            start = time.perf_counter()
+            for half in halves:
+                synthesise(model.bank, half)
+            middle = time.perf_counter()
+            list(pool.map(lambda half: synthesise(model.bank, half), halves))
+            alone.append(middle - start)
+            together.append(time.perf_counter() - middle)
+    return min(alone[1:]) / min(together[1:])
 
 
 def timed(work: Callable[[], object], share: int) -> float:
@@ -137,7 +191,7 @@ def main() -> None:
     numpy_white = np.random.Generator(np.random.SFC64(0))
     field = np.empty((512, 512), np.float32)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    cases = synthesis_cases(options.quick) + peer_cases() + estimation_cases()
+    cases = synthesis_cases(options.quick) + peer_cases() + estimation_cases() + installed_peers()
     for _, share, work in cases:
         timed(work, share)  # compile, and touch memory
     own: dict[str, list[float]] = {name: [] for name, _, _ in cases}
@@ -150,6 +204,12 @@ def main() -> None:
     print("| per 512² realization unless said | ms | × numpy white (SFC64, float32) |\n|---|---|---|")
     for name, _, _ in cases:
         print(f"| {name} | {1e3 * statistics.median(own[name]):.2f} | {statistics.median(ratio[name]):.2f} |")
+    one, sixteen = (statistics.median(ratio[n]) for n in ("1 a call, 512², default (regional)", _SIXTEEN))
+    usual = statistics.median(ratio["8 a call, 512², default (regional)"])
+    loop = statistics.median(ratio["Python loop over patches, white given"])
+    print(f"\nOne more mAs level: {(sixteen - one) / 15 / usual:.2f} of a realization. ", end="")
+    print(f"The default is {loop / usual:.0f} times as fast as the loop over patches. ", end="")
+    print(f"Two threads: {two_threads(options.rounds):.2f} times one.")
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(f"\nPeak memory of all of the above together: {peak:.0f} MiB over the imports.")
 

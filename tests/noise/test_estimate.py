@@ -139,8 +139,8 @@ def test_regional_spectrum_is_the_truth(make_repeats, pixel_mm) -> None:
     f = np.hypot(rows[:, None], 1.6 * columns[None, :])
     truth = f * np.exp(-((f / 0.15) ** 2))
     truth *= 100 * np.prod(pixel_mm) / truth.mean()
-    # 20 scans of some 16 windows: 6 % a bin, less over all of them
-    assert np.linalg.norm(found - truth) < 0.08 * np.linalg.norm(truth)
+    # 20 scans of 4 to 25 independent windows: 11 to 5 % a bin
+    assert np.linalg.norm(found - truth) < 0.13 * np.linalg.norm(truth)
 
 
 def test_input_is_untouched(make_repeats) -> None:
