@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robustkit import registry
 from robustkit.audit import Case, stored
@@ -133,6 +134,8 @@ def prepare(source: Source, choice: NoiseChoice) -> Case:
     source = anchored(source, choice)
     clean, centre = clean_image(source)
     settings = dict(choice.settings)
+    if source.profile is not None and settings.get("library") is True:
+        del settings["library"]
     if settings.get("add_to_source") is True:
         settings["add_to_source"] = _source_mas(source, choice)
     profile = None
@@ -169,7 +172,6 @@ def _profile_for(source: Source, choice: NoiseChoice, *, forced: bool) -> Profil
     """Return the profile as it is for the slice it was measured on, or when forced; else made over for this slice."""
     from robustkit.acquisition import mismatches
     from robustkit.noise.transplant import transplant
-    from robustkit.scanner.measure import measured_sigma, windows_of
 
     profile, item = source.profile, source.slice
     if profile is None:
@@ -183,10 +185,34 @@ def _profile_for(source: Source, choice: NoiseChoice, *, forced: bool) -> Profil
             "measure one with the image's protocol, or leave --profile out to have repeats simulated"
         )
     mas = choice.image_mas or item.mas
-    where = None if item.synthetic or mas is None else windows_of(item)
-    sigma = None if where is None else measured_sigma(item)
+    sigma, where = (None, None) if mas is None else _measured(item)
     made = transplant(profile, item, sigma, where)
     return replace(made, mas=mas) if sigma is not None else made
+
+
+def _library_profile(item: Slice, choice: NoiseChoice) -> Profile:
+    """Return the published texture of the slice's kernel, with sigma re-projected from the slice and anchored to it."""
+    from robustkit.noise.library import library_profile
+    from robustkit.noise.transplant import transplant
+
+    sigma, where = _measured(item)
+    mas = choice.image_mas or item.mas
+    if sigma is None or mas is None:
+        lacks = "its noise cannot be measured in it" if sigma is None else "its mAs is unknown (give --image-mas)"
+        raise DataError(f"library noise needs to know how loud slice {item.id} is, but {lacks}; leave library=true out")
+    shape = (item.pixels.shape[0], item.pixels.shape[1])
+    base = library_profile(item.kernel, sigma, item.pixel_mm, shape=shape, mas=mas, id=item.id, mask=item.mask)
+    made = transplant(base, item, sigma, where)
+    said = [*base.report["warnings"], f"sigma re-projected from this slice and anchored to the {sigma:.1f} HU in it"]
+    return replace(made, source=base.source, report={**made.report, "warnings": said})
+
+
+def _measured(item: Slice) -> tuple[float | None, NDArray[np.bool_] | None]:
+    """Return the noise of a slice in HU and where it was read, or None and None."""
+    from robustkit.scanner.measure import measured_sigma, windows_of
+
+    where = None if item.synthetic else windows_of(item)
+    return (None, None) if where is None else (measured_sigma(item), where)
 
 
 def _fit_data(fit: Fit, repeats: Sequence[RepeatScans]) -> RepeatScans | Sequence[RepeatScans] | None:
@@ -248,6 +274,8 @@ def anchored(source: Source, choice: NoiseChoice) -> Source:
     fit = registry.default().noise_model(choice.name)
     if source.repeats or source.profile is not None or refers_to_sigma(choice):
         return source
+    if choice.settings.get("library") is True:
+        return replace(source, profile=_library_profile(source.slice, choice))
     if getattr(fit, "needs_repeats", True) is False:  # such as the noise of another modality
         return source
     from robustkit.scanner import VirtualScanner, simulate_repeats

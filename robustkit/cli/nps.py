@@ -54,7 +54,11 @@ def show_profile(
         show.print_json(loaded.report)
     else:
         show.print_fit_report(loaded.report, profile)
-    if out is not None:
+    if out is not None and out.suffix.lower() in (".html", ".htm"):
+        from robustkit.report import write_profile_page
+
+        write_profile_page(loaded.report, {"sigma": loaded.sigma}, out)
+    elif out is not None:
         noise.plot_profile(loaded, out)
 
 

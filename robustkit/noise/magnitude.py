@@ -32,10 +32,8 @@ def sigma_map(repeats: RepeatScans, valid: NDArray[np.bool_], shapes: Sequence[I
     factor = max(1, -(-max(valid.shape) // _CELLS))
     cell = (repeats.pixel_mm[0] * factor, repeats.pixel_mm[1] * factor)
     weight = _binned(valid.astype(np.float32), factor)
-    halves: list[Image] = [
-        _binned((power[i::2].mean(axis=0) * valid).astype(np.float32), factor) / np.maximum(weight, np.float32(1e-6))
-        for i in (0, 1)
-    ]
+    known = np.maximum(weight, np.float32(1e-6))
+    halves = [(_binned(power[i::2].mean(axis=0) * valid, factor) / known).astype(np.float32) for i in (0, 1)]
     small = {name: _binned(shape, factor) for name, shape in named.items()}
     choices = [(name, width) for name in named for width in _WIDTHS_MM]
     scores = [_left_out(halves, weight, small[name], width, cell) for name, width in choices]

@@ -71,3 +71,17 @@ def test_an_audit_makes_the_profile_over_and_refuses_another_protocol(profile) -
     other = replace(profile, kernel="B70f")
     with pytest.raises(DataError, match=r"another protocol.*kernel \(B70f there, B30f here\)"):
         prepare(Source(replace(item, kernel="B30f"), profile=other), NoiseChoice("nps"))
+
+
+def test_library_noise_for_a_slice_of_which_nobody_has_repeats(make_repeats) -> None:
+    from robustkit.cases import NoiseChoice, Source, prepare
+
+    noisy = make_repeats(2, (96, 112), (3.0, 3.0), sigma=15.0, peak=0.08).pixels[0]
+    item = Slice("patient", noisy, (3.0, 3.0), mas=100.0, kernel="B30f")
+    case = prepare(Source(item), NoiseChoice("nps", {"library": True}))
+    assert "library curve b30f, not measured on this scanner" in case.story["source"]
+    assert "anchored to the" in " ".join(case.noise.report["warnings"])
+    body = case.noise.sd(item.pixels, [100.0])[0][40:56, 48:64]
+    assert np.median(body) == pytest.approx(15, rel=0.25)  # one image, read in 8 mm windows of 3 px
+    with pytest.raises(DataError, match="its mAs is unknown"):
+        prepare(Source(replace(item, mas=None)), NoiseChoice("nps", {"library": True}))
