@@ -63,7 +63,7 @@ def _response(n: int) -> Plane:
     """H^2 / 4 on a half plane: what interpolation does to a spectrum."""
     f = 2 * np.pi * np.fft.fftfreq(n)
     h = np.square(1 + (9 * np.cos(f) - np.cos(3 * f)) / 8)
-    return np.outer(h, h[: n // 2 + 1]).astype(np.float32) / 4
+    return (np.outer(h, h[: n // 2 + 1]) / 4).astype(np.float32)
 
 
 def _raised(coarse: Plane) -> Plane:
@@ -158,7 +158,8 @@ def _slope(error: Plane, kernel: Plane) -> Plane:
 
     n = error.shape[-2]
     back: Plane = fft.irfft2(error * fft.rfft2(kernel, s=(n, n)), s=(n, n))
-    return 4 * n * n * back[:, : kernel.shape[1], : kernel.shape[2]]
+    slope: Plane = 4 * n * n * back[:, : kernel.shape[1], : kernel.shape[2]]
+    return slope
 
 
 def _joined(kernels: Sequence[Plane]) -> Plane:

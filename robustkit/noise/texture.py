@@ -78,11 +78,12 @@ def _spectra(lags: NDArray[np.floating], longest: int, flat: list[float], end: l
     from scipy import fft
 
     lag = np.fft.fftfreq(2 * longest, 0.5 / longest).astype(np.int64)
+    kept: NDArray[np.floating] = lags
     for axis in (-2, -1):
         share = np.clip((np.abs(lag) - flat[axis]) / (end[axis] - flat[axis]), 0, 1)
         taper = (0.5 + 0.5 * np.cos(np.pi * share)).astype(np.float32)
-        lags = lags.take(lag % lags.shape[axis], axis) * (taper[:, None] if axis == -2 else taper)
-    spectra: Plane = fft.rfft2(lags.astype(np.float32)).real
+        kept = kept.take(lag % kept.shape[axis], axis) * (taper[:, None] if axis == -2 else taper)
+    spectra: Plane = fft.rfft2(kept.astype(np.float32)).real
     return spectra
 
 
@@ -156,10 +157,9 @@ def _judges(present: Image, matter: Image) -> Image:
     """How much each window (Py, Px) counts: by the matter in it, and only whole windows if there are any."""
     whole = (present.mean(axis=(-2, -1)) > 0.99).astype(np.float32)
     share = matter.mean(axis=(-2, -1))
-    for judges in (share * whole, share, whole):
-        if judges.any():
-            return judges
-    return np.ones_like(whole)
+    found = [judges for judges in (share * whole, share, whole) if judges.any()]
+    chosen: Image = found[0] if found else np.ones_like(whole)
+    return chosen
 
 
 def _power(scans: Image, windows: _Windows) -> Plane:
@@ -254,7 +254,8 @@ def _unit(spectra: Plane) -> Plane:
     """Scale spectra to a mean of 1 over the whole plane: noise of unit variance."""
     weights = _weights(spectra)
     mean = (spectra * weights).sum(axis=(-2, -1), keepdims=True) / (spectra.shape[-2] * weights.sum())
-    return np.divide(spectra, mean, out=np.zeros_like(spectra), where=mean > 0)
+    unit: Plane = np.divide(spectra, mean, out=np.zeros_like(spectra), where=mean > 0)
+    return unit
 
 
 def _weights(spectra: Plane) -> Plane:

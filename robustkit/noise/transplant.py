@@ -45,9 +45,10 @@ def transplant(profile: Profile, item: Slice, sigma: float | None, where: NDArra
     valid = np.ones(profile.shape, bool) if item.mask is None else item.mask
     directional, factor = directional_variance(item.pixels, valid, item.pixel_mm)
     shape = np.sqrt(variance_shape(directional[0], factor, valid)) * valid
-    anchored = sigma is not None and where is not None and bool((where & valid).any())
+    read = valid if where is None else where & valid
+    anchored = sigma is not None and where is not None and bool(read.any())
     if anchored:
-        loud = float(sigma or 0.0) / float(np.median(shape[where & valid]))
+        loud = float(sigma or 0.0) / float(np.median(shape[read]))
         told = f"re-projected from this slice and anchored to the {sigma:.1f} HU measured in it"
     else:
         loud = profile.white_sigma / float(np.sqrt(np.square(shape[valid], dtype=np.float64).mean()))
