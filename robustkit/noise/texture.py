@@ -83,8 +83,7 @@ def _spectra(lags: NDArray[np.floating], longest: int, flat: list[float], end: l
         share = np.clip((np.abs(lag) - flat[axis]) / (end[axis] - flat[axis]), 0, 1)
         taper = (0.5 + 0.5 * np.cos(np.pi * share)).astype(np.float32)
         kept = kept.take(lag % kept.shape[axis], axis) * (taper[:, None] if axis == -2 else taper)
-    spectra: Plane = fft.rfft2(kept.astype(np.float32)).real
-    return spectra
+    return np.asarray(fft.rfft2(kept.astype(np.float32)).real, dtype=np.float32)
 
 
 class _Seen(NamedTuple):
