@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,14 @@ def plot_profile(profile: Profile, path: str | Path) -> Path:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("drawing a profile", "report") from error
-    figure = Figure(figsize=(11, 7.2), layout="constrained")
+    figure = Figure(figsize=(11, 8), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=[1.5, 1])
     top, bottom = parts
     left, right = top.subplots(1, 2, width_ratios=[1, 1.15])
     _sigma_map(figure, left, profile)
     _radial_curves(right, profile)
     _local_spectra(bottom, profile)
-    figure.suptitle(_headline(profile), x=0.01, ha="left", fontsize=10, color=_INK)
+    figure.suptitle(textwrap.fill(_headline(profile), 140), x=0.01, ha="left", fontsize=9, color=_INK)
     target = Path(path)
     with atomic_path(target) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
@@ -82,7 +83,7 @@ def _local_spectra(figure: Any, profile: Profile) -> None:
         extent = (-nyquist[1], nyquist[1], nyquist[0], -nyquist[0])
         axes.imshow(whole, cmap="magma", extent=extent, interpolation="nearest")
         axes.set_title(f"Local NPS at {number}", fontsize=9)
-        axes.set_xlabel("1/mm", fontsize=8, color=_QUIET)
+        axes.set_xlabel("1/mm", fontsize=8, color=_QUIET, labelpad=1)
         axes.tick_params(labelsize=7)
 
 
