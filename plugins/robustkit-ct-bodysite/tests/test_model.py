@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from robustkit_ct_bodysite import choose
+from robustkit_ct_bodysite import choose, evaluate
 from robustkit_ct_bodysite.card import CANDIDATES, real_rows
-from robustkit_ct_bodysite.evaluate import testing
 from robustkit_ct_bodysite.patient import SITES
 from robustkit_ct_bodysite.phantom import central_slices
 from robustkit_ct_bodysite.plugin import MODEL, shipped_model
@@ -20,7 +19,9 @@ RECORDS = json.loads(CANDIDATES.read_text(encoding="utf-8"))
 
 
 def chosen() -> dict:
-    return next(record for record in RECORDS if choose.qualifies(record))
+    found = choose.chosen(RECORDS)
+    assert found is not None
+    return found
 
 
 def test_card_names_this_very_file() -> None:
@@ -84,7 +85,7 @@ def test_names_real_patients_right() -> None:
 
 @pytest.mark.slow
 def test_f1_on_virtual_patients_it_never_saw() -> None:
-    every, clear = testing(shipped_model(), RECIPES[chosen()["recipe"]].images("test"))
+    every, clear = evaluate.testing(shipped_model(), RECIPES[chosen()["recipe"]].images("test"))
     assert min(every.mean_f1, clear.mean_f1) >= choose.LEAST_F1
     np.testing.assert_allclose(every.f1, chosen()["f1"], atol=2e-3)
     np.testing.assert_allclose(clear.f1, chosen()["f1_without_transitions"], atol=2e-3)
