@@ -53,7 +53,7 @@ def test_wheel_holds_the_package_and_its_data(dist, name):
     assert {f"{name}/{data}" for data in DATA[name]} <= names
     sources = {p.relative_to(PROJECTS[name]).as_posix() for p in (PROJECTS[name] / name).rglob("*.py")}
     assert sources <= names
-    assert not [n for n in names if "test_" in n or n.endswith((".pyc", ".npz"))]
+    assert not [n for n in names if "/tests/" in n or n.endswith((".pyc", ".npz"))]
     facts = Parser().parsestr(meta)
     assert facts["License-Expression"] == "Apache-2.0"
     assert facts["Requires-Python"] == ">=3.11"
