@@ -325,3 +325,21 @@ def test_metric_of_an_installed_plugin_lands_in_the_summary(bench, tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "run" / "summary.json").read_text())["metrics"]
     assert found["images"] == [{"level": 25.0, "count": 30}, {"level": 50.0, "count": 30}]
+
+
+def test_model_that_may_run_code_is_refused_then_loud_and_recorded(tmp_path, caplog):
+    torch = pytest.importorskip("torch")
+    from adapters import torch_zoo
+
+    torch.save(torch_zoo.build(), tmp_path / "m.pt")
+    write_image(tmp_path / "image.npz", np.full((16, 16), 2.0))
+    arguments = ("audit", "m.pt", "--images", "image.npz", *WHITE, "--window", "none", "--size", "16,16")
+    arguments += ("--mas", "100", "-n", 20, "--out", "run")
+    refused = robustkit(*arguments, cwd=tmp_path)
+    assert refused.returncode == 4
+    assert "m.pt is a pickle that wants adapters.torch_zoo.Net, and loading one runs code" in refused.stderr
+    assert not (tmp_path / "run" / "run.json").exists()
+    done = robustkit(*arguments, "--unsafe-load", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "--unsafe-load: m.pt may run any code it holds" in caplog.text
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["unsafe_load"] is True

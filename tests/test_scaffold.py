@@ -265,3 +265,14 @@ def test_new_plugin_installs_with_pip_and_passes(kind, tmp_path):
     done = own_tests([folder / "tests"], [tmp_path / "site", ROOT], tmp_path)
     assert done.returncode == 0, done.stdout
     assert "3 passed" in done.stdout
+
+
+def test_list_gives_the_pip_line_of_a_missing_extra(broken, monkeypatch):
+    from robustkit import extras
+
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "nibabel" else object())
+    done = run("list", loaded=broken, monkeypatch=monkeypatch)
+    assert done.stdout.splitlines()[-1] == "not installed: NIfTI volumes: pip install 'robustkit[nifti]'"
+    found = json.loads(run("list", "--json", loaded=broken, monkeypatch=monkeypatch).stdout)["extras"]
+    missing = {extra["name"]: extra["install"] for extra in found if not extra["installed"]}
+    assert missing == {"nifti": "pip install 'robustkit[nifti]'"}

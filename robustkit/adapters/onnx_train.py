@@ -400,7 +400,11 @@ def _reduce(node: Node, x: Any, axes: Any = None) -> Any:
     if chosen is None and node.get("noop_with_empty_axes", 0):
         return x
     along, keep = tuple(range(x.ndim)) if chosen is None else tuple(chosen), bool(node.get("keepdims", 1))
-    name = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "amax", "ReduceMin": "amin"}[node.kind]
+    name = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "amax", "ReduceMin": "amin"}.get(node.kind, "prod")
+    if node.kind == "ReduceProd":  # over shapes, in the main
+        for axis in sorted((a % x.ndim for a in along), reverse=True):
+            x = x.prod(axis, keepdim=keep)
+        return x
     return getattr(x, name)(along, keepdim=keep)
 
 
@@ -450,7 +454,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
         "Dropout": lambda _, x, *rest: x,
         "Softplus": lambda _, x: _functional().softplus(x),
     },
-    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"), _reduce),
+    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd"), _reduce),
+    **{"Max": _plain("maximum"), "Min": _plain("minimum")},
     "Reciprocal": _plain("reciprocal"),
     "Selu": lambda _, x: _functional().selu(x),
     "HardSwish": lambda _, x: _functional().hardswish(x),

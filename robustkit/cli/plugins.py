@@ -9,6 +9,7 @@ import typer
 from robustkit.cli.options import JsonOption
 
 if TYPE_CHECKING:
+    from robustkit.extras import Extra
     from robustkit.registry import PluginInfo, Registry
     from robustkit.testing import PartReport
 
@@ -26,17 +27,21 @@ def plugins(context: typer.Context, json_: JsonOption = False) -> None:
 
 @app.command("list")
 def list_plugins(json_: JsonOption = False) -> None:
-    """List every plugin: version, what it offers, or why it is not in use."""
+    """List every plugin: version, what it offers, or why it is not in use; and the extras that are not installed."""
     from robustkit import registry
     from robustkit.cli.show import print_json
+    from robustkit.extras import EXTRAS
 
     installed = registry.default()
     offered = [_offered(installed, plugin) for plugin in list(installed.plugins)]  # may put one out of use
     records = [_record(plugin, parts) for plugin, parts in zip(installed.plugins, offered, strict=True)]
     if json_:
-        print_json({"plugins": records})
+        print_json({"plugins": records, "extras": [_extra(extra) for extra in EXTRAS]})
         return
     _print_list(records)
+    for extra in EXTRAS:
+        if not extra.installed:
+            print(f"not installed: {extra.purpose}: {extra.install}")
 
 
 @app.command("check")
@@ -102,6 +107,11 @@ def _record(plugin: PluginInfo, offered: dict[str, list[str]]) -> dict[str, Any]
         "reason": plugin.reason,
         "warnings": list(plugin.warnings),
     }
+
+
+def _extra(extra: Extra) -> dict[str, Any]:
+    told = {"name": extra.name, "purpose": extra.purpose, "installed": extra.installed}
+    return told if extra.installed else told | {"install": extra.install}
 
 
 def _part(report: PartReport) -> dict[str, Any]:

@@ -28,7 +28,10 @@ from robustkit.types import Slice, slice_id
 
 keras = keras_zoo.keras
 SPACING = (0.7, 0.7)
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own, on torch
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras' own, on torch
+    pytest.mark.xdist_group("keras"),  # TensorFlow is slow to import: one worker does
+]
 TORCH_TOO = "own_answer or (fit_learns and keras) or (saved_and_sent and keras) or (mean_loss and cross)"
 tensorflow_only = pytest.mark.skipif(backend_name() != "tensorflow", reason="SavedModel needs the TensorFlow backend")
 

@@ -11,10 +11,11 @@ from adapters import zoo
 
 from robustkit.adapters import load_model
 from robustkit.audit import null_audit, tie_limit
+from robustkit.testing import check_classifier, check_trainable
 from robustkit.types import Slice, slice_id
 
 SPACING = (0.7, 0.7)
-FRAMEWORKS = ("onnx", "torch", "keras")
+FRAMEWORKS = ("onnx", "torch", pytest.param("keras", marks=pytest.mark.xdist_group("keras")))
 TOLERANCE = {"float16": 2e-3}
 
 
@@ -146,6 +147,7 @@ def labelled() -> list[Slice]:
     return found
 
 
+@pytest.mark.xdist_group("keras")
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_same_network_gives_the_same_flips_in_every_framework(tmp_path: Path) -> None:
     """One audit each, on slices that sit on the network's own decision boundaries; they may differ in ties alone."""
@@ -175,6 +177,8 @@ def test_same_network_gives_the_same_flips_in_every_framework(tmp_path: Path) ->
         tables[name] = outcome.table.sort_values(["slice", "level", "realization"], ignore_index=True)
         assert outcome.summary["null_audit"]["changed"] == 0
         assert outcome.summary["null_audit"]["floor"] < 1e-5
+    tuned = models["tf2onnx"].fit(labelled(), 0, epochs=1, lr=1e-3)
+    assert tuned.source["sha256"] != models["tf2onnx"].source["sha256"]
     reference = tables.pop("onnx")
     flipped = reference["noisy"] != reference["clean"]
     assert 0.1 < flipped.mean() < 0.9
@@ -200,3 +204,14 @@ def test_null_audit_and_ties(tmp_path: Path, framework: str) -> None:
     assert null["floor"] < 1e-6
     top = np.sort(model.predict(zoo.images(50), SPACING), axis=1)
     assert (top[:, 1] - top[:, 0]).max() <= tie_limit(null)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_conformance_kit(tmp_path: Path, framework: str) -> None:
+    """What strangers' models are checked for holds for every adapter, training included."""
+    need(framework)
+    need("torch")  # ONNX is trained with it
+    path = WRITERS[framework](tmp_path / "m", zoo.weights(), "nchw", 1, "float32", None, False)
+    told = flags(framework, "nchw", 1, "float32")
+    check_classifier(lambda: load_model(path, told))
+    check_trainable(lambda: load_model(path, told), data=labelled(), epochs=3, lr=1e-2)

@@ -41,7 +41,7 @@ CASES = [
     ("HardSwish", 17, X, [], {}),
     ("Mish", 18, X, [], {}),
     ("Dropout", 17, X, [], {}),
-    *[(kind, 17, X, [weight(1, 3, 1, 1)], {}) for kind in ("Add", "Sub", "Mul", "Div")],
+    *[(kind, 17, X, [weight(1, 3, 1, 1)], {}) for kind in ("Add", "Sub", "Mul", "Div", "Max", "Min")],
     ("Pow", 17, abs(X), [np.array(2.5, np.float32)], {}),
     ("MatMul", 17, ROWS, [weight(12, 5)], {}),
     ("Gemm", 17, ROWS, [weight(5, 12), weight(5)], {"transB": 1, "alpha": 0.5, "beta": 2.0}),
@@ -97,6 +97,8 @@ CASES = [
     ("ReduceSum", 17, X, [i64(2, 3)], {}),
     ("ReduceMax", 17, X, [], {"axes": [1]}),
     ("ReduceMin", 17, X, [], {}),
+    ("ReduceProd", 17, X, [], {"axes": [1, -1]}),
+    ("ReduceProd", 17, X[:, :1, :2], [], {"keepdims": 0}),
 ]
 
 
