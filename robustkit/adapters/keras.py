@@ -249,7 +249,8 @@ def one_output(model: Any, output: str | None, name: str) -> Any:
         names = getattr(model, "output_names", ["output"])
         names = names if len(set(names)) == len(model.outputs) else [str(i) for i in range(len(model.outputs))]
         tensors = dict(zip(names, model.outputs, strict=True))
-    return keras.Model(model.inputs, pick(tensors, output, name))
+    with quiet():
+        return keras.Model(model.inputs, pick(tensors, output, name))
 
 
 def _settled(

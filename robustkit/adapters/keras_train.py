@@ -94,7 +94,8 @@ def duplicate(model: Any, seed: int) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the frameworks' warnings and logs about their own future to themselves."""
+    """Keep the frameworks' warnings and logs to themselves, and what Keras draws from Python's global generator."""
+    drawn = random.getstate()  # layers that may drop out draw a seed when they are made
     loggers = [logging.getLogger(name) for name in ("absl", "tensorflow", "tf2onnx", "torch.onnx")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -104,6 +105,7 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        random.setstate(drawn)
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
 

@@ -183,6 +183,10 @@ class TrainedOnnx:
             temporary.write_bytes(wire.with_metadata(self.content, METADATA_KEY, self.spec.to_toml()))
         return path
 
+    def to_onnx(self, path: Path) -> Path:
+        """Write the model as one ONNX file, as `save` does: what every trainable model offers under this name."""
+        return self.save(path)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return TrainedOnnx, (self.content, self.spec, dict(self.source), self.name)
 
