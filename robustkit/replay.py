@@ -69,7 +69,7 @@ def compare_runs(run_a: Path, run_b: Path, *, margin: str | None = None) -> dict
     from robustkit.agreement import compare
     from robustkit.summary import parse_rate
 
-    plans = [rundir.read_run(path)["plan"] for path in (run_a, run_b)]
+    plans = [rundir.read_audit(path)["plan"] for path in (run_a, run_b)]
     tables = [_read_table(path) for path in (run_a, run_b)]
     paired = plans[0]["noise"] == plans[1]["noise"] != MEASURED and all(
         plans[0][name] == plans[1][name] for name in ("seed", "settings", "cases")

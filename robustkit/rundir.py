@@ -162,6 +162,17 @@ def read_run(path: Path) -> dict[str, Any]:
     return found
 
 
+def read_audit(path: Path) -> dict[str, Any]:
+    """Return run.json of an audit or replay; DataError when the directory holds a study of many models."""
+    found = read_run(path)
+    study = found["plan"].get("study")
+    if study:
+        raise DataError(
+            f"{path} holds a study (`robustkit {study}`), not an audit of one model; name an audit's folder"
+        )
+    return found
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a run directory alone; the operating system releases it when the process ends, however it ends."""

@@ -36,7 +36,7 @@ def verify_run(
     audit, `sample` rows (flips first) are also rebuilt from the row alone and scored again.
     Raises DataError for a directory that holds no finished run.
     """
-    recorded = rundir.read_run(path)
+    recorded = rundir.read_audit(path)
     if not recorded["finished"]:
         raise DataError(f"the run in {path} is unfinished; finish it with --resume, then verify it")
     evidence = [*_check_files(path, recorded["files"]), _check_summary(path)]

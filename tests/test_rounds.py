@@ -9,7 +9,7 @@ import pytest
 from models import mean_probe
 from studies import WHITE, TinyRecipe
 
-from robustkit import ModelError, UsageError, hookimpl, registry, rounds
+from robustkit import DataError, ModelError, UsageError, hookimpl, registry, rounds
 from robustkit.hardening import control
 from robustkit.testing import FakeClassifier, FakeTrainable
 
@@ -148,6 +148,14 @@ def test_a_limit_that_so_few_realizations_cannot_show_is_refused(tmp_path):
 def test_a_model_that_can_only_be_scored_is_refused(tmp_path):
     with pytest.raises(ModelError, match="FakeClassifier cannot be trained: a FakeClassifier can only be scored"):
         harden(tmp_path / "h", model=FakeClassifier())
+
+
+def test_a_model_of_other_classes_than_the_recipes_is_refused(tmp_path):
+    other = FakeTrainable(("no", "yes"))
+    with pytest.raises(
+        DataError, match="train split of recipe 'tiny' has labels high, low; the model's classes are no"
+    ):
+        harden(tmp_path / "h", model=other)
 
 
 def test_an_onnx_file_is_hardened_and_written_as_one(tmp_path):

@@ -59,6 +59,18 @@ def test_a_finished_training_is_not_done_again(tmp_path, monkeypatch):
     assert again["table"] == first["table"]
 
 
+def test_report_is_rebuilt_and_a_study_is_no_audit(tmp_path):
+    from robustkit.report import rebuild
+    from robustkit.verify import verify_run
+
+    training.train_recipe(TinyRecipe(), folds=2, out=tmp_path / "t")
+    before = (tmp_path / "t" / "report.html").read_text()
+    (tmp_path / "t" / "report.html").unlink()
+    assert rebuild(tmp_path / "t").read_text() == before
+    with pytest.raises(DataError, match=r"holds a study \(`robustkit train`\), not an audit of one model"):
+        verify_run(tmp_path / "t")
+
+
 def test_table_one_is_mean_and_sd_over_folds():
     counts = [{"clear": {"a": [[8, 2], [0, 10]]}, "transition": {"a": [[0, 1], [0, 0]]}}]
     counts.append({"clear": {"a": [[10, 0], [0, 10]]}, "transition": {}})

@@ -16,12 +16,12 @@ def report(
 ) -> None:
     """Rebuild the report of a run, or overlay several runs on one page."""
     from robustkit import report as pages
-    from robustkit.rundir import read_run
+    from robustkit.rundir import read_audit, read_run
 
-    for run in runs:
-        read_run(run)
     single = len(runs) == 1
-    path = pages.write_report(runs[0]) if single else pages.write_overlay(runs, out or Path("overlay.html"))
+    for run in runs:
+        (read_run if single and figures is None else read_audit)(run)
+    path = pages.rebuild(runs[0]) if single else pages.write_overlay(runs, out or Path("overlay.html"))
     if figures is not None:
         for run in runs:
             pages.figures(run, figures)

@@ -6,12 +6,14 @@ from robustkit.report.hardening import write_hardening
 from robustkit.report.overlay import write_overlay
 from robustkit.report.paper import figures
 from robustkit.report.profile import write_profile_page
+from robustkit.report.rebuild import rebuild
 from robustkit.report.reproduction import write_reproduction
 from robustkit.report.training import write_training
 from robustkit.report.variability import write_variability
 
 __all__ = [
     "figures",
+    "rebuild",
     "write_comparison",
     "write_hardening",
     "write_overlay",
