@@ -12,6 +12,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="One run directory to rebuild, several to overlay.")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Where an overlay goes (overlay.html).")] = None,
     figures: Annotated[Path | None, typer.Option("--figures", help="Folder for SVG, PDF and PNG figures.")] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Also write the page as PDF on A4, beside it.")] = False,
     open_: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
 ) -> None:
     """Rebuild the report of a run, or overlay several runs on one page."""
@@ -26,5 +27,7 @@ def report(
         for run in runs:
             pages.figures(run, figures)
     print(path)
+    if pdf:
+        print(pages.write_pdf(path, path.with_suffix(".pdf")))
     if open_:
         typer.launch(str(path))

@@ -5,6 +5,7 @@ from robustkit.report.comparison import write_comparison
 from robustkit.report.hardening import write_hardening
 from robustkit.report.overlay import write_overlay
 from robustkit.report.paper import figures
+from robustkit.report.pdf import write_pdf
 from robustkit.report.profile import write_profile_page
 from robustkit.report.rebuild import rebuild
 from robustkit.report.reproduction import write_reproduction
@@ -17,6 +18,7 @@ __all__ = [
     "write_comparison",
     "write_hardening",
     "write_overlay",
+    "write_pdf",
     "write_profile_page",
     "write_report",
     "write_reproduction",
