@@ -135,29 +135,20 @@ def installed_peers() -> list[Case]:
     """Time other packages, where they are here: a stationary NPS field for one slice; the NPS of 20 regions."""
     cases: list[Case] = []
     if importlib.util.find_spec("dicaugment"):
-        import dicaugment
+        from dicaugment.augmentations.dicom import functional as peer
 
         volume = np.zeros((512, 512, 1), np.int16)
-        shipped = dicaugment.NPSNoise(always_apply=True)
-        cases.append(
-            ("DICaugment NPSNoise, one slice, as shipped", 1, lambda: shipped(image=volume, dicom=_header(), **{}))
-        )
+        table = peer._nps_radial_to_cartesian(peer._load_kernel("b30f"), (512, 512), 0.977, 0.977)
+        cases += [
+            ("DICaugment NPSNoise, one slice", 1, lambda: peer.add_noise_nps(volume, "b30f", 0.977, 0.977, 50)),
+            ("DICaugment, its table cached", 1, lambda: peer._noise_to_3d(nps=table, slices=1, magnitude=50)),
+        ]
     if importlib.util.find_spec("pylinac"):
         from pylinac.core.nps import noise_power_spectrum_2d
 
         rois = list(repeats(512).residuals[:, :64, :64])
         cases.append(("pylinac NPS of 20 regions, 64²", 1, lambda: noise_power_spectrum_2d(0.977, rois)))
     return cases
-
-
-def _header() -> dict[str, Any]:
-    return {
-        "PixelSpacing": (0.977, 0.977),
-        "RescaleIntercept": 0.0,
-        "RescaleSlope": 1.0,
-        "ConvolutionKernel": "b30f",
-        "XRayTubeCurrent": 200,
-    }
 
 
 def two_threads(rounds: int) -> float:
@@ -187,11 +178,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--peers", action="store_true", help="the default beside other packages that are installed")
     options = parser.parse_args()
     numpy_white = np.random.Generator(np.random.SFC64(0))
     field = np.empty((512, 512), np.float32)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    cases = synthesis_cases(options.quick) + peer_cases() + estimation_cases() + installed_peers()
+    if options.peers:
+        measured = repeats(512)
+        sampler = _sampler(fit_nps(measured), measured.clean, draws(0, "audit", "0" * 16, range(8)))
+        cases = [("8 a call, 512², default (regional)", 8, sampler), *installed_peers()]
+        cases.append(("estimate, K = 20, paper", 1, lambda: estimate(measured, method="paper")))
+    else:
+        cases = synthesis_cases(options.quick) + peer_cases() + estimation_cases()
     for _, share, work in cases:
         timed(work, share)  # compile, and touch memory
     own: dict[str, list[float]] = {name: [] for name, _, _ in cases}
@@ -204,6 +202,8 @@ def main() -> None:
     print("| per 512² realization unless said | ms | × numpy white (SFC64, float32) |\n|---|---|---|")
     for name, _, _ in cases:
         print(f"| {name} | {1e3 * statistics.median(own[name]):.2f} | {statistics.median(ratio[name]):.2f} |")
+    if options.peers:
+        return
     one, sixteen = (statistics.median(ratio[n]) for n in ("1 a call, 512², default (regional)", _SIXTEEN))
     usual = statistics.median(ratio["8 a call, 512², default (regional)"])
     loop = statistics.median(ratio["Python loop over patches, white given"])
