@@ -31,7 +31,7 @@ _ROWS, _COLUMNS, _RAMP = 20, 28, 8  # px: where texture is taken to be one; colu
 _LAGS = 24  # px: how far correlation is kept
 _FINE_MM = 0.66  # of pixels smaller than this, all of the above hold twice as many
 _POOL = (0.6, 1.2, 2.5, np.inf)  # window steps
-_LEAST = 0.01  # of the peak: power below it is not worth correcting
+_LEAST = 0.01  # of the peak: power below it is not worth correcting, where directions are re-projected
 
 Plane = NDArray[np.float32]
 
@@ -95,10 +95,11 @@ class _Seen(NamedTuple):
 
 
 class _Guess(NamedTuple):
-    """R on the padded plane, and R A as each window would see it."""
+    """R on the padded plane, R A as each window would see it, and the power below which that is believed unchecked."""
 
     radial: Plane
     seen: Plane
+    least: float
 
 
 def scale_of(pixel_mm: PixelSize) -> int:
@@ -130,13 +131,13 @@ def regional_spectra(
     every = _seen(powers[0] + powers[1], present, windows)
     halves = [_seen(power, present, windows) for power in powers]
     options = [None, *(_angular(d, factor, windows.rows, windows.columns, windows) for d in directional)]
-    scores = [_left_out(halves, [_guess(h, windows, angular).seen for h in halves], judges) for angular in options]
+    scores = [_left_out(halves, [_guess(h, windows, angular) for h in halves], judges) for angular in options]
     option, pool = np.unravel_index(int(np.argmin(scores)), (len(options), len(_POOL)))
     use, reach = (int(option) - 1 if option else None), _POOL[int(pool)]
     rows = axis_patches(valid.shape[0], scale * _ROWS, 0)
     columns = axis_patches(valid.shape[1], scale * _COLUMNS, scale * _RAMP)
     guess = _guess(every, windows, options[int(option)])
-    correction = _correction(every, guess.seen, reach)
+    correction = _correction(every, guess, reach)
     shape = np.float32(1) if use is None else _angular(directional[use], factor, rows, columns, windows)
     whole = _finer(_between(correction, windows, rows, columns), windows) * guess.radial * shape
     spectra = _unit(np.maximum(windows.kept(_lags(whole, windows)), 0))
@@ -187,7 +188,8 @@ def _guess(seen: _Seen, windows: _Windows, angular: Plane | None) -> _Guess:
     """Take R from the mean over windows; `angular` on the padded plane. What R misses, C makes good."""
     radial = np.maximum(_finer(_radial_mean(seen.mean, windows), windows), 0)
     shape = np.ones((1, 1, 1, 1), np.float32) if angular is None else angular
-    return _Guess(radial, windows.measured(_lags(radial * shape, windows)))
+    least = max((_LEAST if angular is not None else 0.05 * _LEAST) * float(seen.mean.max()), 1e-12)
+    return _Guess(radial, windows.measured(_lags(radial * shape, windows)), least)
 
 
 def _lags(spectra: Plane, windows: _Windows) -> Plane:
@@ -211,11 +213,10 @@ def _finer(spectra: Plane, windows: _Windows) -> Plane:
     return finer
 
 
-def _correction(seen: _Seen, predicted: Plane, reach: float) -> Plane:
+def _correction(seen: _Seen, guess: _Guess, reach: float) -> Plane:
     """C (Py, Px, ...): seen over predicted, both pooled over `reach` window steps; 1 where there is no power."""
-    above, below = _pool(seen.spectra, reach), _pool(predicted * seen.share, reach)
-    least = max(_LEAST * float(seen.mean.max()), 1e-12)
-    correction: Plane = np.maximum(above + least, 0) / (np.maximum(below, 0) + least)
+    above, below = _pool(seen.spectra, reach), _pool(guess.seen * seen.share, reach)
+    correction: Plane = np.maximum(above + guess.least, 0) / (np.maximum(below, 0) + guess.least)
     return correction.astype(np.float32)
 
 
@@ -229,7 +230,7 @@ def _pool(values: Plane, reach: float) -> Plane:
     return pooled
 
 
-def _left_out(halves: list[_Seen], guesses: list[Plane], judges: Image) -> list[float]:
+def _left_out(halves: list[_Seen], guesses: list[_Guess], judges: Image) -> list[float]:
     """Squared difference of one half's spectra from what the other half expects, both ways, for each pooling.
 
     Less what halving costs: an expectation from all scans has half the variance of one from half of them, and that
@@ -238,7 +239,8 @@ def _left_out(halves: list[_Seen], guesses: list[Plane], judges: Image) -> list[
     tests = [_unit(half.spectra) for half in halves]
     totals = []
     for reach in _POOL:
-        made = [_unit(_correction(half, guess, reach) * guess) for half, guess in zip(halves, guesses, strict=True)]
+        pairs = list(zip(halves, guesses, strict=True))
+        made = [_unit(_correction(half, guess, reach) * guess.seen) for half, guess in pairs]
         errors = [_distance(made[0], tests[1], judges), _distance(made[1], tests[0], judges)]
         totals.append(sum(errors) - 0.5 * _distance(made[0], made[1], judges))
     return totals
