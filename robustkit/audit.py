@@ -95,6 +95,11 @@ def draws_per_call(levels: int, shape: tuple[int, ...], budget: int = MEMORY_BUD
     return int(max(1, min(16, budget // (4 * levels * int(np.prod(shape))))))
 
 
+def levels_per_call(levels: int, shape: tuple[int, ...], budget: int = MEMORY_BUDGET) -> int:
+    """Return how many levels of one realization to perturb at once, as memory allows."""
+    return int(max(1, min(levels, budget // (4 * int(np.prod(shape))))))
+
+
 def score_realizations(
     model: Classifier,
     case: Case,
@@ -107,16 +112,18 @@ def score_realizations(
 ) -> Scores:
     """Score realizations of one case at every level; the bits depend on no batch, order or grouping."""
     wanted = list(realizations)
-    step = draws_per_call(len(levels), case.clean.shape)
-    noisy, margins = [], []
+    most = levels_per_call(len(levels), case.clean.shape)
+    step = draws_per_call(most, case.clean.shape)
+    noisy = np.empty((len(wanted), len(levels)), np.int16)
+    margin = np.empty((len(wanted), len(levels)), np.float32)
     for start in range(0, len(wanted), step):
         part = draws(seed, stream, case.slice.id, wanted[start : start + step])
-        images = perturb(case, levels, part)
-        flat = images.reshape(-1, *case.clean.shape)
-        index, margin = decide(score(model, flat, case.slice.pixel_mm, batch))
-        noisy.append(index.reshape(len(part), len(levels)))
-        margins.append(margin.reshape(len(part), len(levels)))
-    return Scores(np.asarray(wanted, dtype=np.int64), np.concatenate(noisy), np.concatenate(margins))
+        for low in range(0, len(levels), most):
+            images = perturb(case, levels[low : low + most], part)
+            found = decide(score(model, images.reshape(-1, *case.clean.shape), case.slice.pixel_mm, batch))
+            here = np.s_[start : start + len(part), low : low + most]
+            noisy[here], margin[here] = (answer.reshape(images.shape[:2]) for answer in found)
+    return Scores(np.asarray(wanted, dtype=np.int64), noisy, margin)
 
 
 def predict_clean(model: Classifier, case_slice: Slice, clean: Image, batch: int) -> NDArray[np.float32]:

@@ -1,13 +1,19 @@
 """Where the work is done: here, in local processes, or on a Dask cluster. Three maps with one signature.
 
-`map(function, tasks)` yields (task, error) as tasks end, `error` being None for one that did its work. A task that
-kills its worker is tried again, and then alone; it is reported and never takes the others down.
+`map(function, tasks)` yields (task, error) as tasks end, `error` being None for one that did its work. Tasks are
+taken from their iterable as workers become free, so they may be made one by one. A task that kills its worker is
+tried again, and then alone; it is reported and never takes the others down. A mistake of the user's is raised.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeAlias
 
 from robustkit.errors import RobustkitError, UsageError
@@ -15,49 +21,69 @@ from robustkit.errors import RobustkitError, UsageError
 Outcome: TypeAlias = tuple[Any, BaseException | None]
 Map: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Outcome]]
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
+TASKS_EACH = 4
+"""Tasks a worker should find, so that none waits long for the last."""
 
 
 def serial(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Outcome]:
-    """Do the tasks one after the other, in this process; an error is raised at once."""
+    """Do the tasks one after the other, in this process."""
     for task in tasks:
-        function(task)
-        yield task, None
+        try:
+            function(task)
+        except RobustkitError:
+            raise
+        except Exception as error:  # a stranger's noise or model raises anything
+            yield task, error
+        else:
+            yield task, None
 
 
-def processes(jobs: int) -> Map:
+@dataclass(frozen=True)
+class Processes:
+    """A map over `workers` processes of one thread each; they end with this process, however it ends."""
+
+    workers: int
+
+    def __call__(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Outcome]:
+        """Yield (task, error) as tasks end."""
+        left = iter(tasks)
+        while lost := (yield from _pool(function, left, self.workers)):
+            # most often somebody else's accident: once more together, then each alone to find the culprit
+            for task in (yield from _pool(function, iter(lost), self.workers)):
+                yield from _alone(function, task)
+
+
+def processes(jobs: int) -> Processes:
     """Return a map over `jobs` worker processes of one thread each."""
     if jobs < 1:
         raise UsageError(f"--jobs must be at least 1, got {jobs}")
-
-    def run(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Outcome]:
-        left = list(tasks)
-        workers = jobs
-        for _ in range(3):
-            broken: list[Any] = []
-            for task, error in _pool(function, left, workers):
-                if _worker_died(error):
-                    broken.append(task)
-                else:
-                    yield task, error
-            if not broken:
-                return
-            left = broken
-        for task in left:
-            yield from _pool(function, [task], 1)
-
-    return run
+    return Processes(jobs)
 
 
 def choose(jobs: int | None, dask: str | None) -> Map:
     """Return the map that `--jobs` or `--dask` asks for; without either, this process."""
-    if jobs and dask:
+    if jobs is not None and dask:
         raise UsageError("--jobs and --dask both say where to work; give one of them")
     if dask:
         from robustkit.cluster import dask_map
 
         return dask_map(dask)
-    return processes(jobs) if jobs and jobs > 1 else serial
+    return serial if jobs in (None, 1) else processes(jobs or 0)
+
+
+def parts(work_map: Map, cases: int) -> int:
+    """Return into how many tasks each of `cases` is to be cut, so that all workers of a map are busy to the end."""
+    workers = int(getattr(work_map, "workers", 0))
+    return max(1, -(-TASKS_EACH * workers // max(cases, 1)))
 
 
 def one_thread() -> None:
@@ -66,25 +92,60 @@ def one_thread() -> None:
         os.environ[name] = "1"
 
 
-def _pool(function: Callable[[Any], Any], tasks: list[Any], workers: int) -> Iterator[Outcome]:
-    from concurrent.futures import ProcessPoolExecutor, as_completed
+def _alone(function: Callable[[Any], Any], task: Any) -> Iterator[Outcome]:
+    if (yield from _pool(function, iter([task]), 1)):
+        reason = "its worker process died each time it was tried (killed for memory, or a crash in native code)"
+        yield task, RuntimeError(reason)
+
+
+def _pool(function: Callable[[Any], Any], tasks: Iterator[Any], workers: int) -> Generator[Outcome, None, list[Any]]:
+    """Work off `tasks` in one pool of processes; return the tasks in flight when a worker died, [] when none did."""
+    from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+    from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
-    saved = {name: os.environ.get(name) for name in THREADS}
-    one_thread()  # spawned children inherit it before any library loads
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=get_context("spawn"))
-    try:
-        futures = {pool.submit(function, task): task for task in tasks}
-        for future in as_completed(futures):
-            error = future.exception()
+    flying: dict[Future[Any], Any] = {}
+    lost: list[Any] = []
+
+    def ended(futures: Iterable[Future[Any]]) -> Iterator[Outcome]:
+        for future in futures:
+            error, task = future.exception(), flying.pop(future)
             if isinstance(error, RobustkitError):
                 raise error
-            yield futures[future], error
-    except BaseException:
-        _stop(pool)
-        raise
+            if isinstance(error, BrokenProcessPool):
+                lost.append(task)
+            else:
+                yield task, error
+
+    with _pinned():
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
+        try:
+            while not lost:
+                for task in islice(tasks, workers + 1 - len(flying)):
+                    try:
+                        flying[pool.submit(function, task)] = task
+                    except BrokenProcessPool:
+                        lost.append(task)
+                if not flying:
+                    break
+                yield from ended(wait(flying, return_when=FIRST_COMPLETED).done)
+            yield from ended(wait(flying).done)  # a broken pool ends them all; what was done in time is done
+        except BaseException:
+            _stop(pool)
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return lost
+
+
+@contextmanager
+def _pinned() -> Iterator[None]:
+    """Let spawned children find native threads pinned before any library loads."""
+    saved = {name: os.environ.get(name) for name in THREADS}
+    one_thread()
+    try:
+        yield
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
         for name, value in saved.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -92,12 +153,16 @@ def _pool(function: Callable[[Any], Any], tasks: list[Any], workers: int) -> Ite
                 os.environ[name] = value
 
 
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and end when it ends: killed, it could not say so."""
+    from multiprocessing import parent_process
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
 def _stop(pool: Any) -> None:
     for process in list((pool._processes or {}).values()):
         process.terminate()
-
-
-def _worker_died(error: BaseException | None) -> bool:
-    from concurrent.futures.process import BrokenProcessPool
-
-    return isinstance(error, BrokenProcessPool)

@@ -10,13 +10,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from robustkit.errors import RobustkitError
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; on success it becomes `path`, on any failure it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
+    """Yield a temporary path in the same folder; on success it becomes `path`, on any failure it is removed.
+
+    Raises
+    ------
+    RobustkitError : the folder cannot be written to: full, read-only, gone.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise _not_written(path, error) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -24,8 +34,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+    except OSError as error:
+        raise _not_written(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _not_written(path: Path, error: OSError) -> RobustkitError:
+    return RobustkitError(
+        f"cannot write {path.name}: {error.strerror or type(error).__name__}; what was written before is whole: make "
+        "room or name another folder, then run again (an audit with --resume)"
+    )
+
+
+def clear_temporaries(folder: Path) -> None:
+    """Remove what writers that were killed left in a folder nobody else writes to: files of `atomic_path` not renamed."""
+    for item in folder.glob(".*.*"):
+        if item.is_file():
+            item.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -49,7 +49,34 @@ def refer(model: str | Path | Classifier, spec: Mapping[str, Any]) -> ModelRef:
         if path.suffix or len(path.parts) > 1:
             raise ModelError(f"no such model file: {name}")
         raise UsageError(f"unknown model {name!r}: no such file, and plugins offer: {', '.join(offered) or 'none'}")
-    return ModelRef(path.name, hash_file(path), str(path.resolve()), dict(spec))
+    return ModelRef(path.name, _hash_model(path), str(path.resolve()), dict(spec))
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return all files that a model by path is opened from: its own, an input spec beside it, ONNX external data."""
+    from robustkit.adapters.spec import spec_beside
+
+    own = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path, *_external_data(path)]
+    beside = spec_beside(path)
+    return [*own, beside] if beside.is_file() else own
+
+
+def _external_data(path: Path) -> list[Path]:
+    from robustkit.adapters import sniff
+
+    if sniff.kind_of_file(path) != "onnx":
+        return []
+    from robustkit.adapters.onnx import check_external, read_content
+
+    return check_external(path.resolve(), read_content(path).external)
+
+
+def _hash_model(path: Path) -> str:
+    """Return the SHA-256 of a model; of one that keeps weights beside it, the hash of all their hashes."""
+    data = [] if path.is_dir() else _external_data(path)
+    if not data:
+        return hash_file(path)
+    return hashlib.sha256("".join(map(hash_file, [path, *data])).encode()).hexdigest()
 
 
 def hash_file(path: Path) -> str:

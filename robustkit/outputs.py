@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 UNANCHORED = "the simulated noise of {} slices is tied to no noise measured in them, so no dose can be claimed"
 HASHED = (".parquet", ".json", ".npz", ".xml")
+MAPS = 100
+"""Slices whose map of claimed noise is kept in noise.npz."""
 
 
 def summarise(
@@ -76,26 +78,62 @@ def write_results(
     results.write(table, path / "results.parquet")
     files.write_json(path / "summary.json", summary)
     files.write_json(path / "noise.json", [record["story"] for record in told])
-    maps = {f"sd_{r['story']['slice']}": r["sd"] for r in told if r["sd"] is not None}
+    maps = {}
+    for case in directory.plan["cases"][:MAPS]:
+        record = directory.case_path(case)
+        found = rundir.read_sd(record) if record.exists() else None
+        if found is not None:
+            maps[f"sd_{case['slice']}"] = found
     with files.atomic_path(path / "noise.npz") as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **maps)
+        np.savez_compressed(stream, **maps)  # type: ignore[arg-type]
     junit.write(summary, path / "junit.xml")
 
 
-def provenance(directory: rundir.RunDir, command: Sequence[str], seconds: float | None = None) -> dict[str, Any]:
-    """Return run.json: the plan, and what reproduces it. `seconds` is None while the run is unfinished."""
+def provenance(
+    directory: rundir.RunDir, command: Sequence[str], asked: Mapping[str, Any], seconds: float | None = None
+) -> dict[str, Any]:
+    """Return run.json: the plan, what was asked of its results, and what reproduces it.
+
+    `seconds` is None while the run is unfinished.
+    """
     names = [p.name for p in directory.path.iterdir() if p.suffix in HASHED] if seconds is not None else []
+    kept = sorted(name for name in names if name != "run.json" and not name.startswith("."))
     return {
         "version": rundir.VERSION,
         "run": directory.id,
         "plan": dict(directory.plan),
+        "asked": dict(asked),
         "command": list(command),
         "finished": None if seconds is None else datetime.now(UTC).isoformat(timespec="seconds"),
         "wall_seconds": seconds,
         "hardware": {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count()},
         "unsafe_load": bool(directory.plan["model"]["spec"].get("unsafe_load", False)),
-        "files": {name: hash_file(directory.path / name) for name in sorted(names) if name != "run.json"},
+        "files": {name: hash_file(directory.path / name) for name in kept},
     }
+
+
+def finished(directory: rundir.RunDir, asked: Mapping[str, Any]) -> tuple[dict[str, Any], pd.DataFrame] | None:
+    """Return summary and table of a run that was finished with the same questions and is whole; else None.
+
+    What a kill left undone after the results were written, the report and the tidying, is done.
+    """
+    import json
+
+    from robustkit import results
+
+    path = directory.path
+    if not (path / "run.json").exists():
+        return None
+    recorded = rundir.read_run(path)
+    same = recorded["finished"] and recorded.get("asked") == json.loads(json.dumps(dict(asked)))
+    if not same or not all(
+        (path / name).is_file() and hash_file(path / name) == known for name, known in recorded["files"].items()
+    ):
+        return None
+    summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    table = results.read(path / "results.parquet")
+    finish(directory)
+    return summary, table
 
 
 def finish(directory: rundir.RunDir) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,7 @@ def replay_scans(
     plan = _plan(reference, sources, levels, batch)
     path = Path(out) if out else run.fresh_path(f"{reference.name}-{MEASURED}", plan)
     started = time.monotonic()
+    asked = {"confidence": confidence, "gate": None if gate is None else asdict(gate)}
     with rundir.locked(path):
         directory = rundir.start(path, plan, resume=False)
         told = [_score_source(classifier, source, batch) for source in sources]
@@ -59,7 +61,7 @@ def replay_scans(
         summary = outputs.summarise(table, told, plan, classifier.classes, confidence, gate)
         outputs.write_results(directory, table, summary, told)
         elapsed = time.monotonic() - started
-        files.write_json(path / "run.json", outputs.provenance(directory, command, elapsed))
+        files.write_json(path / "run.json", outputs.provenance(directory, command, asked, elapsed))
         outputs.finish(directory)
     return run.Outcome(summary, table, path, exit_code(summary))
 

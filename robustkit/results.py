@@ -6,6 +6,8 @@ limit keep counts per (model, noise, slice, level, clean, noisy) plus the realiz
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +55,10 @@ def conform(results: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-ROW_LIMIT = 2_000_000
+ROW_LIMIT = 500_000
 """Rows above which a run keeps counts, and its flips in a ledger of their own."""
+GROUP = 100_000
+"""Rows gathered before they are written, as one row group."""
 COUNTED = ("run", "model", "noise", "slice", "group", "label", "unit", "level", "clean", "noisy", "tied")
 
 
@@ -70,6 +74,37 @@ def write(results: pd.DataFrame, path: Path) -> None:
 
     with atomic_path(path) as temporary:
         conform(results).to_parquet(temporary, index=False, compression="zstd")
+
+
+@contextmanager
+def writer(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """Yield a function that appends rows to a table too large for memory; the file is whole or not there."""
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from robustkit.files import atomic_path
+
+    waiting: list[pd.DataFrame] = []
+    with atomic_path(path) as temporary:
+        empty = conform(pd.DataFrame({name: [] for name in COLUMNS}))
+        schema = pa.Table.from_pandas(empty, preserve_index=False).schema
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as stream:
+
+            def flush() -> None:
+                if waiting:
+                    rows = conform(pd.concat(waiting, ignore_index=True))
+                    stream.write_table(pa.Table.from_pandas(rows, schema=schema, preserve_index=False))
+                    waiting.clear()
+
+            def write(rows: pd.DataFrame) -> None:
+                if len(rows):
+                    waiting.append(rows)
+                if sum(map(len, waiting)) >= GROUP:
+                    flush()
+
+            yield write
+            flush()
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -10,18 +10,19 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robustkit import audit, cases, engine, files, outputs, registry, results, rundir, uncertainty
+from robustkit import audit, cases, engine, files, gathering, outputs, registry, results, rundir, spill, uncertainty
 from robustkit.centre import centre_facts
+from robustkit.containment import contained
 from robustkit.errors import RobustkitError, UsageError
 from robustkit.gallery import keep_noisy as write_noisy_images
 from robustkit.gallery import write_gallery
-from robustkit.models import ModelRef, refer
+from robustkit.models import ModelRef, hash_file, refer
 from robustkit.types import Classifier
 
 if TYPE_CHECKING:
@@ -44,16 +45,6 @@ class Task:
     choice: cases.NoiseChoice
     model: ModelRef
     ranges: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """The shards of a run as tables: all rows (or counts), every flip as a row of its own, the case records."""
-
-    table: pd.DataFrame
-    ledger: pd.DataFrame
-    told: list[dict[str, Any]]
-    counts_only: bool
 
 
 @dataclass(frozen=True)
@@ -137,13 +128,24 @@ def audit_model(
     plan = make_plan(reference, choice, sources, chosen, n, seed, batch)
     path = Path(out) if out else fresh_path(f"{reference.name}-{noise}", plan)
     started = time.monotonic()
+    work_map = engine.choose(jobs, dask)
+    questions = {
+        **shown,
+        "confidence": confidence,
+        "gate": None if gate is None else asdict(gate),
+        "total": total,
+        "gallery": gallery,
+        "keep_noisy": keep_noisy,
+    }
     with rundir.locked(path):
         directory = rundir.start(path, plan, resume=resume)
-        files.write_json(path / "run.json", outputs.provenance(directory, command))
-        work_map = engine.choose(jobs, dask)
+        before = outputs.finished(directory, questions)
+        if before is not None:
+            return _outcome(*before, path)
+        files.write_json(path / "run.json", outputs.provenance(directory, command, questions))
         for drawn in looks(n) if until_decided else [n]:
             work_off(directory, sources, choice, reference, drawn, work_map, progress)
-            found = gather_results(directory, drawn, classes)
+            found = gathering.gather(directory, drawn, classes, keep=max(1, keep_noisy))
             asked = ({**plan, "n": drawn}, classes, confidence, gate)
             summary = outputs.summarise(found.table, found.told, *asked, **shown)
             if until_decided and summary["gate"]["verdict"] != "inconclusive":
@@ -155,18 +157,21 @@ def audit_model(
             summary |= uncertainty.stated(summary, told, sources, drawn)
         if found.counts_only:
             summary["warnings"].append(COUNTS_ONLY.format(results.ROW_LIMIT))
-            results.write(found.ledger, path / "ledger.parquet")
         outputs.write_results(directory, found.table, summary, found.told)
-        flips = (plan, sources, choice, reference, found.ledger)
+        flips = (plan, sources, choice, reference, found.flips)
         write_gallery(path, *flips, patients=gallery, command=command)
         if keep_noisy:
             write_noisy_images(path / "noisy", *flips, keep_noisy)
         elapsed = time.monotonic() - started
-        files.write_json(path / "run.json", outputs.provenance(directory, command, elapsed))
+        files.write_json(path / "run.json", outputs.provenance(directory, command, questions, elapsed))
         outputs.finish(directory)
+    return _outcome(summary, found.table, path)
+
+
+def _outcome(summary: dict[str, Any], table: pd.DataFrame, path: Path) -> Outcome:
     from robustkit.summary import exit_code
 
-    return Outcome(summary, found.table, path, exit_code(summary))
+    return Outcome(summary, table, path, exit_code(summary))
 
 
 def check_levels(levels: Iterable[float], n: int, seed: int, batch: int) -> list[float]:
@@ -202,7 +207,7 @@ def make_plan(
     """Return everything that decides the bits of a run, ready for JSON."""
     return {
         "version": rundir.VERSION,
-        "model": {"name": model.name, "sha256": model.sha256, "spec": dict(model.spec)},
+        "model": {"name": model.name, "sha256": model.sha256, "spec": _nameless(model.spec), "input": _input(model)},
         "noise": choice.name,
         "settings": dict(choice.settings),
         "image_mas": choice.image_mas,
@@ -210,7 +215,7 @@ def make_plan(
         "n": n,
         "seed": seed,
         "batch": batch,
-        "versions": rundir.versions(),
+        "versions": rundir.versions(_deciding(model, choice)),
         "cases": [
             {
                 "slice": source.slice.id,
@@ -224,6 +229,36 @@ def make_plan(
     }
 
 
+def _nameless(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return spec flags as they may be recorded: a file by the hash of its content, because its path may name somebody."""
+    told = dict(spec)
+    if told.get("spec_file"):
+        told["spec_file"] = hash_file(Path(told["spec_file"]))[:16]
+    return told
+
+
+def _input(model: ModelRef) -> str:
+    """Return the settled input spec of a model from a file, whichever of flags, TOML and metadata it came from."""
+    spec = getattr(model.load(), "spec", None)
+    return str(spec.to_toml()) if hasattr(spec, "to_toml") else ""
+
+
+FRAMEWORKS = {"onnx": (), "keras": ("keras", "tensorflow"), "hdf5": ("keras", "tensorflow")}
+
+
+def _deciding(model: ModelRef, choice: cases.NoiseChoice) -> list[str]:
+    """Return the distributions whose version decides the bits: ours, the model's framework, the plugins taken from."""
+    source = getattr(model.load(), "source", None) or {}
+    frameworks = FRAMEWORKS.get(str(source.get("format", "onnx")), ("torch",))
+    known = registry.default()
+    plugins = []
+    for plugin in known.plugins:
+        offers = known.offers(plugin.name) if plugin.package and plugin.name != registry.BUILT_IN else {}
+        if choice.name in offers.get("noise model", {}) or (model.path is None and model.name in offers.get("model", {})):
+            plugins.append(plugin.package)
+    return [*rundir.NUMERICAL, *frameworks, *plugins]
+
+
 def work_off(
     directory: rundir.RunDir,
     sources: Sequence[cases.Source],
@@ -235,46 +270,73 @@ def work_off(
 ) -> None:
     """Do what is missing on disk; RobustkitError names the cases that no worker could finish."""
     pairs = list(zip(directory.plan["cases"], sources, strict=True))
-    parts = 1 if work_map is engine.serial else max(1, 4 // len(pairs))
-    tasks = [
-        Task(directory, case, source, choice, model, tuple(part))
-        for case, source in pairs
-        for part in _cut(directory.missing(case, n), parts)
-        if part or not directory.case_path(case).exists()
-    ]
+    cut = engine.parts(work_map, len(pairs))
+    travels, done = directory.light(), directory.done()
+
+    def tasks() -> Iterator[Task]:
+        for case, source in pairs:
+            recorded = directory.case_path(case).name in done
+            for part in _cut(directory.missing(case, n, done), cut):
+                if part or not recorded:
+                    yield Task(travels, case, source, choice, model, tuple(part))
+            spill.forget()
+
     failures = []
     with _watch(directory, len(pairs) * n * len(directory.plan["levels"]), progress):
-        try:
-            for task, error in work_map(do_task, tasks):
-                if error is not None:
-                    failures.append((task.case["slice"], error))
-        except OSError as error:
-            raise RobustkitError(
-                f"cannot write to {directory.path}: {error.strerror}; free room, then run again with --resume"
-            ) from error
+        for task, error in work_map(do_task, tasks()):
+            if error is not None:
+                failures.append(f"slice {task.case['slice']}: {_told(error)}")
     if failures:
-        told = "; ".join(f"slice {name}: {type(error).__name__}: {error}" for name, error in failures)
+        told = "; ".join(failures[:FAILURES_TOLD]) + ("; ..." if len(failures) > FAILURES_TOLD else "")
         raise RobustkitError(f"{len(failures)} tasks failed, the rest is kept ({told}); run again with --resume")
+    there = directory.done()
+    if any(directory.missing(case, n, there) for case, _ in pairs):
+        raise RobustkitError(
+            "workers wrote shards that are not seen here: with workers on other machines, --out must lie on a file "
+            "system that all of them share, under the same path"
+        )
+
+
+FAILURES_TOLD = 5
+
+
+def _told(error: BaseException) -> str:
+    line = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {line:.200}"
 
 
 def do_task(task: Task) -> None:
-    """Score one task's ranges and write each shard as it is done; the case record is written with the first."""
-    model = task.model.load()
-    case = _prepare_once(task)
+    """Score one task's ranges and write each shard as it is done; the case record is written with the first.
+
+    Noise and model may be a stranger's: what they print or change is contained, and told.
+    """
+    with contained() as notes:
+        model = task.model.load()
+        case = _prepare_once(task)
+        record = task.directory.case_path(task.case)
+        first = None if record.exists() else _first_look(task, model, case)
+    if first is not None:
+        clean, null, story = first
+        story["warnings"] += [f"code of the noise or the model {note}" for note in notes]
+        rundir.write_case(record, clean, null, story, _small_sd(case, task.directory.plan["levels"]))
     plan = task.directory.plan
-    record = task.directory.case_path(task.case)
-    if not record.exists():
-        clean = audit.predict_clean(model, case.slice, case.clean, plan["batch"])
-        null = audit.null_audit(model, case.slice, case.clean, plan["batch"])
-        story = case.story | {"unit": case.noise.unit} | centre_facts(case.story["clean"], plan["levels"])
-        told = getattr(case.noise, "warnings", None)
-        story["warnings"] = list(told(plan["levels"])) if callable(told) else []
-        rundir.write_case(record, clean, null, story, _small_sd(case, plan["levels"]))
     for begin, end in task.ranges:
-        scores = audit.score_realizations(
-            model, case, plan["levels"], range(begin, end), seed=plan["seed"], batch=plan["batch"]
-        )
+        with contained():
+            scores = audit.score_realizations(
+                model, case, plan["levels"], range(begin, end), seed=plan["seed"], batch=plan["batch"]
+            )
         rundir.write_scores(task.directory.shard_path(task.case, begin, end), scores)
+
+
+def _first_look(task: Task, model: Classifier, case: audit.Case) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Return the clean prediction, the null audit and the story of a case."""
+    plan = task.directory.plan
+    clean = audit.predict_clean(model, case.slice, case.clean, plan["batch"])
+    null = audit.null_audit(model, case.slice, case.clean, plan["batch"])
+    story = case.story | {"unit": case.noise.unit} | centre_facts(case.story["clean"], plan["levels"])
+    told = getattr(case.noise, "warnings", None)
+    story["warnings"] = list(told(plan["levels"])) if callable(told) else []
+    return clean, null, story
 
 
 _prepared: dict[str, audit.Case] = {}
@@ -297,63 +359,8 @@ def _small_sd(case: audit.Case, levels: Sequence[float]) -> Any:
     return claimed[0, ::step, ::step].astype(np.float16)
 
 
-def gather_results(
-    directory: rundir.RunDir, n: int, classes: Sequence[str], row_limit: int = results.ROW_LIMIT
-) -> Gathered:
-    """Return what the shards of a finished run hold; memory is bounded by `row_limit` rows and the flips."""
-    import pandas as pd
-
-    plan = directory.plan
-    told = [rundir.read_case(directory.case_path(case)) for case in plan["cases"]]
-    floor = audit.tie_limit(audit.merge_null_audits(record["null"] for record in told))
-    counts_only = len(told) * len(plan["levels"]) * n > row_limit
-    frames, flips = [], []
-    for case, record in zip(plan["cases"], told, strict=True):
-        parts = [rundir.read_scores(directory.shard_path(case, *part)) for part in rundir.ranges(n)]
-        rows = _rows(directory, case, record, parts, classes, floor)
-        flips.append(rows[results.flipped(rows)])
-        frames.append(results.condense(rows) if counts_only else rows)
-    table, ledger = (results.conform(pd.concat(part, ignore_index=True)) for part in (frames, flips))
-    return Gathered(table, ledger, told, counts_only)
-
-
-def _rows(
-    directory: rundir.RunDir,
-    case: Mapping[str, Any],
-    record: Mapping[str, Any],
-    parts: Sequence[audit.Scores],
-    classes: Sequence[str],
-    floor: float,
-) -> pd.DataFrame:
-    import pandas as pd
-
-    levels = np.asarray(directory.plan["levels"])
-    realization = np.concatenate([p.realization for p in parts])
-    noisy = np.concatenate([p.noisy for p in parts])
-    margin = np.concatenate([p.margin for p in parts])
-    names = np.asarray(classes, dtype=object)
-    clean = int(np.argmax(record["probabilities"]))
-    return pd.DataFrame(
-        {
-            "run": directory.id,
-            "model": directory.plan["model"]["name"],
-            "noise": directory.plan["noise"],
-            "slice": case["slice"],
-            "group": case["group"],
-            "label": case["label"],
-            "unit": record["story"]["unit"],
-            "level": np.tile(levels, len(realization)),
-            "realization": np.repeat(realization, len(levels)),
-            "clean": classes[clean],
-            "noisy": names[noisy.ravel()],
-            "margin": margin.ravel(),
-            "tied": (noisy.ravel() != clean) & (margin.ravel() <= floor),
-            "count": 1,
-        }
-    )
-
-
 def _cut(ranges: Sequence[tuple[int, int]], parts: int) -> list[list[tuple[int, int]]]:
+    """Cut the ranges of one case into at most `parts` tasks; none missing is one empty task, for the case record."""
     size = max(1, math.ceil(len(ranges) / parts))
     return [list(ranges[i : i + size]) for i in range(0, len(ranges), size)] or [[]]
 
@@ -377,7 +384,7 @@ def _watch(directory: rundir.RunDir, total: int, progress: Progress | None) -> A
     per_shard = rundir.SHARD * len(directory.plan["levels"])
 
     def count() -> int:
-        shards = sum(1 for p in directory.shards.glob("*.npz") if "-case-" not in p.name)
+        shards = sum(1 for name in directory.done() if not name.startswith(".") and "-case-" not in name)
         return min(shards * per_shard, total)
 
     @contextmanager
@@ -385,8 +392,11 @@ def _watch(directory: rundir.RunDir, total: int, progress: Progress | None) -> A
         stop = threading.Event()
 
         def tell() -> None:
-            while not stop.wait(0.3):
+            pause = 0.3
+            while not stop.wait(pause):
+                began = time.monotonic()
                 progress(count(), total)
+                pause = max(0.3, 20 * (time.monotonic() - began))  # a listing of a million shards takes seconds
 
         thread = threading.Thread(target=tell, daemon=True)
         thread.start()

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robustkit import files
 from robustkit.audit import Scores
-from robustkit.errors import DataError, UsageError
+from robustkit.errors import DataError, RobustkitError, UsageError
 
 VERSION = 1
 SHARD = 64
@@ -80,9 +82,18 @@ class RunDir:
         names = ("version", "model", "noise", "settings", "levels", "seed", "batch", "versions")
         return [{name: self.plan[name] for name in names}, case]
 
-    def missing(self, case: Mapping[str, Any], n: int) -> list[tuple[int, int]]:
-        """Return the ranges of realizations below `n` that are not on disk yet."""
-        return [r for r in ranges(n) if not self.shard_path(case, *r).exists()]
+    def done(self) -> frozenset[str]:
+        """Return the names of the shards and case records on disk, by one listing."""
+        return frozenset(os.listdir(self.shards))
+
+    def missing(self, case: Mapping[str, Any], n: int, done: Container[str] | None = None) -> list[tuple[int, int]]:
+        """Return the ranges of realizations below `n` that are not on disk yet (not among `done`, if given)."""
+        there = self.done() if done is None else done
+        return [r for r in ranges(n) if self.shard_path(case, *r).name not in there]
+
+    def light(self) -> RunDir:
+        """Return the same directory as it travels with a task: absolute, without the list of cases."""
+        return RunDir(self.path.absolute(), {name: value for name, value in self.plan.items() if name != "cases"})
 
 
 def ranges(n: int, start: int = 0) -> list[tuple[int, int]]:
@@ -117,32 +128,66 @@ def write_case(path: Path, probabilities: Any, null: Mapping[str, Any], story: M
 
 
 def read_case(path: Path) -> dict[str, Any]:
-    """Return {"probabilities", "null", "story", "sd"} of a case record; DataError when it is damaged."""
+    """Return {"probabilities", "null", "story"} of a case record; DataError when it is damaged."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            told = json.loads(str(archive["told"]))
-            sd = archive["sd"] if archive["sd"].size else None
-            return {"probabilities": archive["probabilities"], "sd": sd, **told}
+            return {"probabilities": archive["probabilities"], **json.loads(str(archive["told"]))}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"case record {path.name} is damaged ({error}); delete it and use --resume") from error
+
+
+def read_sd(path: Path) -> NDArray[np.float16] | None:
+    """Return the claimed sd map (h, w) of a case record, None when its noise claims nothing."""
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        found: NDArray[np.float16] = archive["sd"]
+        return found if found.size else None
 
 
 def start(path: Path, plan: Mapping[str, Any], *, resume: bool) -> RunDir:
     """Open a run directory for writing: a new one, or with `resume` one whose plan is the same.
 
+    What a writer that was killed left half-written is cleared away; the caller holds the lock.
     Raises UsageError for a directory in use, and for a resume whose plan differs, naming every difference.
     """
-    recorded = path / "run.json"
-    if recorded.exists():
+    if (path / "run.json").exists():
         if not resume:
             raise UsageError(f"{path} already holds a run; add --resume to finish it, or name another --out")
         told = differences(read_run(path)["plan"], json.loads(json.dumps(plan, default=str)))
         if told:
             raise UsageError(f"{path} was made for another run: {'; '.join(told)}. Name another --out")
-    elif path.exists() and any(p.name != ".lock" for p in path.iterdir()):
+    elif path.exists() and not _untouched(path):
         raise UsageError(f"{path} is not empty and holds no run; name another --out")
-    (path / "shards").mkdir(parents=True, exist_ok=True)
-    return RunDir(path, plan)
+    directory = RunDir(path, plan)
+    try:
+        directory.shards.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RobustkitError(f"cannot write to {path}: {error.strerror}; name another --out") from error
+    for folder in (path, directory.shards):
+        files.clear_temporaries(folder)
+    return directory
+
+
+def _untouched(path: Path) -> bool:
+    """Say whether a folder holds nothing but what a run killed before its first file leaves."""
+    return all(p.name.startswith(".") or (p.name == "shards" and not any(p.iterdir())) for p in path.iterdir())
+
+
+RECORDED: dict[str, type | tuple[type, ...]] = {
+    "plan": dict,
+    "files": dict,
+    "command": list,
+    "finished": (str, type(None)),
+}
+PLANNED: dict[str, type | tuple[type, ...]] = {
+    "model": dict,
+    "noise": str,
+    "settings": dict,
+    "levels": list,
+    "n": int,
+    "seed": int,
+    "batch": int,
+    "cases": list,
+}
 
 
 def read_run(path: Path) -> dict[str, Any]:
@@ -159,6 +204,9 @@ def read_run(path: Path) -> dict[str, Any]:
             f"the run in {path} has version {found.get('version') if isinstance(found, dict) else '?'}, "
             f"this robustkit reads version {VERSION}; use the robustkit that made it"
         )
+    wrong = _wrong(found, RECORDED) or _wrong(found["plan"], PLANNED)
+    if wrong or not all(isinstance(case, dict) and isinstance(case.get("slice"), str) for case in found["plan"]["cases"]):
+        raise DataError(f"run.json in {path} is damaged (its {wrong or 'cases'} cannot be read); make the run again")
     return found
 
 
@@ -173,13 +221,22 @@ def read_audit(path: Path) -> dict[str, Any]:
     return found
 
 
+def _wrong(record: Mapping[str, Any], kinds: Mapping[str, Any]) -> str:
+    """Return the first name whose value is missing or of another type."""
+    return next((name for name, kind in kinds.items() if not isinstance(record.get(name, ...), kind)), "")
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a run directory alone; the operating system releases it when the process ends, however it ends."""
     import fcntl
 
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("w") as stream:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        stream = (path / ".lock").open("w")
+    except OSError as error:
+        raise UsageError(f"cannot write to {path}: {error.strerror}; name another --out") from None
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -200,9 +257,34 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
         if isinstance(there, dict) and isinstance(asked, dict):
             yield from _differences(there, asked, f"{prefix}{name}.")
         elif name == "cases":
-            yield f"its images or repeats differ ({len(there or [])} there, {len(asked or [])} asked)"
+            yield from _other_cases(there or [], asked or [])
         else:
             yield f"{prefix}{name} is {there} there, {asked} asked"
+
+
+FACTS = {"from": "the data its noise is fitted to", "clean": "its clean image", "label": "its label", "group": "its group"}
+TOLD = 3
+"""Slices named of each kind of difference."""
+
+
+def _other_cases(there: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    old, new = ({str(case.get("slice")): case for case in cases} for cases in (there, asked))
+    for names, words in ((old.keys() - new.keys(), "there and not asked"), (new.keys() - old.keys(), "asked and not there")):
+        if names:
+            yield f"{len(names)} slices are {words} ({_some(sorted(names))})"
+    both = [name for name in old if name in new]
+    for fact, words in FACTS.items():
+        changed = [name for name in both if old[name].get(fact) != new[name].get(fact)]
+        if changed:
+            yield f"{words} differs for {len(changed)} slices ({_some(changed)})"
+    if old.keys() == new.keys() and list(old) != list(new):
+        yield "the slices are the same in another order"
+    elif len(there) != len(asked) and old.keys() == new.keys():
+        yield f"{len(there)} cases there, {len(asked)} asked"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:TOLD]) + (", ..." if len(names) > TOLD else "")
 
 
 def _plain(value: Any) -> Any:

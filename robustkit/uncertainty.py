@@ -156,7 +156,7 @@ def jackknife(
         _task(directory, case, source, choice, model, answer, n, groups)
         for case, source, answer in zip(directory.plan["cases"], sources, answers, strict=True)
     ]
-    missing = [part for task in tasks for part in _cut(task, 1 if work_map is engine.serial else 4)]
+    missing = [part for task in tasks for part in _cut(task, engine.parts(work_map, len(tasks)))]
     failed = [str(error) for _, error in work_map(refit, missing) if error is not None]
     if failed:
         raise RobustkitError(f"{len(failed)} refits failed ({failed[0]}); what was done is kept, use --resume")

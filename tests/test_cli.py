@@ -265,11 +265,11 @@ def test_help_starts_without_heavy_modules():
 def test_a_run_above_the_row_limit_keeps_counts_and_every_flip(bench, tmp_path, monkeypatch):
     import pandas as pd
 
-    from robustkit import results, run
+    from robustkit import results
     from robustkit.results import flipped
 
     assert audit(bench, "--mas", "25,100", "-n", 150, "--out", tmp_path / "rows").returncode == 0
-    monkeypatch.setattr(run.gather_results, "__defaults__", (100,))
+    monkeypatch.setattr(results, "ROW_LIMIT", 100)
     assert audit(bench, "--mas", "25,100", "-n", 150, "--out", tmp_path / "counts").returncode == 0
     rows = results.read(tmp_path / "rows" / "results.parquet")
     counts = results.read(tmp_path / "counts" / "results.parquet")

@@ -145,13 +145,18 @@ def gather(path: Path, flags: Mapping[str, Any], embedded: str | None = None) ->
     told: dict[str, Any] = {}
     if embedded:
         _overlay(told, read_toml(embedded, f"the metadata of {path.name}", ModelError))
-    beside = path.parent / f"{path.stem if path.is_file() else path.name}.robustkit.toml"
+    beside = spec_beside(path)
     if flags.get("spec_file"):
         _overlay(told, read_toml(_text(Path(flags["spec_file"]), UsageError), "--input-spec", UsageError))
     elif beside.is_file():
         _overlay(told, read_toml(_text(beside, ModelError), beside.name, ModelError))
     _overlay(told, read_flags(flags))
     return told
+
+
+def spec_beside(path: Path) -> Path:
+    """Return where the input spec beside a model is looked for."""
+    return path.parent / f"{path.stem if path.is_file() else path.name}.robustkit.toml"
 
 
 def read_flags(flags: Mapping[str, Any]) -> dict[str, Any]:

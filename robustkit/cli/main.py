@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
+import threading
+import traceback
+from pathlib import Path
 
 import typer
 
@@ -12,6 +17,8 @@ from robustkit.cli import audit, commission, nps, plugins, report, runs, scan, s
 from robustkit.errors import RobustkitError
 
 INTERRUPTED = 130
+TRACEBACK = "ROBUSTKIT_TRACEBACK"
+"""Environment variable that has an unforeseen error show its traceback."""
 
 app = typer.Typer(
     name="robustkit",
@@ -41,6 +48,8 @@ def main() -> None:
     """Run the command line; exit 0 pass, 1 gate failed, 2 usage, 3 inconclusive, 4 model or data, 130 stopped."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.getLogger("robustkit").setLevel(logging.INFO)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         registry.default().add_commands(app)
         app()
@@ -53,6 +62,25 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        print(f"error: {_unforeseen(error)}", file=sys.stderr)
+        sys.exit(RobustkitError.exit_code)
+
+
+def _as_interrupt(*_: object) -> None:
+    """Let a SIGTERM end a run as Ctrl-C does: workers stopped, what was computed kept."""
+    raise KeyboardInterrupt
+
+
+def _unforeseen(error: Exception) -> str:
+    """Say what failed and where, and nothing of what was being read: an error's own text may name a patient."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "robustkit" in frame.filename] or frames
+    where = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "?"
+    reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+    return f"unforeseen {type(error).__name__}{reason} in {where}; {TRACEBACK}=1 shows all of it, paths included"
 
 
 if __name__ == "__main__":
