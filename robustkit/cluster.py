@@ -140,7 +140,7 @@ class Packer(pickle.Pickler):
 
 
 def pack(task: Any, sent: Container[str] = ()) -> tuple[bytes, dict[str, Any]]:
-    """Return a task as bytes without its large parts, and these by their hash; None for a model that is among `sent`."""
+    """Return a task as bytes without its large parts, and these by their hash; None for a model already `sent`."""
     stream = io.BytesIO()
     packer = Packer(stream, sent)
     packer.dump(task)

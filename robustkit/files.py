@@ -48,7 +48,7 @@ def _not_written(path: Path, error: OSError) -> RobustkitError:
 
 
 def clear_temporaries(folder: Path) -> None:
-    """Remove what writers that were killed left in a folder nobody else writes to: files of `atomic_path` not renamed."""
+    """Remove what writers that were killed left of `atomic_path` in a folder that nobody else writes to."""
     for item in folder.glob(".*.*"):
         if item.is_file():
             item.unlink(missing_ok=True)

@@ -230,7 +230,7 @@ def make_plan(
 
 
 def _nameless(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return spec flags as they may be recorded: a file by the hash of its content, because its path may name somebody."""
+    """Return spec flags as they may be recorded: a file by the hash of its content, for its path may name somebody."""
     told = dict(spec)
     if told.get("spec_file"):
         told["spec_file"] = hash_file(Path(told["spec_file"]))[:16]
@@ -239,7 +239,7 @@ def _nameless(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def _input(model: ModelRef) -> str:
     """Return the settled input spec of a model from a file, whichever of flags, TOML and metadata it came from."""
-    spec = getattr(model.load(), "spec", None)
+    spec: Any = getattr(model.load(), "spec", None)
     return str(spec.to_toml()) if hasattr(spec, "to_toml") else ""
 
 
@@ -254,7 +254,9 @@ def _deciding(model: ModelRef, choice: cases.NoiseChoice) -> list[str]:
     plugins = []
     for plugin in known.plugins:
         offers = known.offers(plugin.name) if plugin.package and plugin.name != registry.BUILT_IN else {}
-        if choice.name in offers.get("noise model", {}) or (model.path is None and model.name in offers.get("model", {})):
+        if choice.name in offers.get("noise model", {}) or (
+            model.path is None and model.name in offers.get("model", {})
+        ):
             plugins.append(plugin.package)
     return [*rundir.NUMERICAL, *frameworks, *plugins]
 

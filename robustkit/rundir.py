@@ -205,7 +205,7 @@ def read_run(path: Path) -> dict[str, Any]:
             f"this robustkit reads version {VERSION}; use the robustkit that made it"
         )
     wrong = _wrong(found, RECORDED) or _wrong(found["plan"], PLANNED)
-    if wrong or not all(isinstance(case, dict) and isinstance(case.get("slice"), str) for case in found["plan"]["cases"]):
+    if wrong or any(_wrong(case, {"slice": str}) for case in found["plan"]["cases"] if isinstance(case, dict)):
         raise DataError(f"run.json in {path} is damaged (its {wrong or 'cases'} cannot be read); make the run again")
     return found
 
@@ -262,16 +262,17 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
             yield f"{prefix}{name} is {there} there, {asked} asked"
 
 
-FACTS = {"from": "the data its noise is fitted to", "clean": "its clean image", "label": "its label", "group": "its group"}
+FACTS = {"from": "what its noise is fitted to", "clean": "its clean image", "label": "its label", "group": "its group"}
 TOLD = 3
 """Slices named of each kind of difference."""
 
 
 def _other_cases(there: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     old, new = ({str(case.get("slice")): case for case in cases} for cases in (there, asked))
-    for names, words in ((old.keys() - new.keys(), "there and not asked"), (new.keys() - old.keys(), "asked and not there")):
+    gone, added = sorted(old.keys() - new.keys()), sorted(new.keys() - old.keys())
+    for names, words in ((gone, "there and not asked"), (added, "asked and not there")):
         if names:
-            yield f"{len(names)} slices are {words} ({_some(sorted(names))})"
+            yield f"{len(names)} slices are {words} ({_some(names)})"
     both = [name for name in old if name in new]
     for fact, words in FACTS.items():
         changed = [name for name in both if old[name].get(fact) != new[name].get(fact)]
