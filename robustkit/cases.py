@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustkit import registry
+from robustkit import registry, spill
 from robustkit.audit import Case, stored
 from robustkit.dosimetry import dose_facts
 from robustkit.errors import DataError, UsageError
@@ -53,10 +53,12 @@ class NoiseChoice:
     def fingerprint(self, source: Source) -> str:
         """Hash of everything in a source that decides its noise."""
         digest = hashlib.blake2b(digest_size=8)
-        for part in (self.name, sorted(self.settings.items()), self.seed, self.image_mas, source.slice.id):
+        for part in (self.name, sorted(self.settings.items()), self.seed, self.image_mas, *_decides(source.slice)):
             digest.update(repr(part).encode())
         for repeats in source.repeats:
-            digest.update(f"{repeats.mas}{repeats.pixel_mm}".encode())
+            digest.update(f"{repeats.mas}{repeats.pixel_mm}{repeats.anchored}".encode())
+            for part in _decides(repeats):
+                digest.update(repr(part).encode())
             digest.update(np.ascontiguousarray(repeats.pixels).data)
         if source.profile is not None:
             digest.update(f"{source.profile.id}{source.profile.mas}{source.profile.patch}".encode())
@@ -65,6 +67,12 @@ class NoiseChoice:
         if source.clean is not None:
             digest.update(np.ascontiguousarray(source.clean).data)
         return digest.hexdigest()
+
+
+def _decides(item: Slice | RepeatScans) -> tuple[Any, ...]:
+    """Return what besides its pixels decides what is made of an image."""
+    mask = None if item.mask is None else hashlib.blake2b(np.ascontiguousarray(item.mask).data).hexdigest()
+    return item.id, mask, item.storage, item.mas, item.kernel, item.synthetic, sorted(item.protocol.items())
 
 
 def find_images(path: str | None) -> list[Slice]:
@@ -76,9 +84,10 @@ def find_images(path: str | None) -> list[Slice]:
             raise DataError(
                 "no phantom is installed to audit; pip install robustkit-ct-bodysite, or name images with --images"
             )
-        raise DataError(f"no images at {path}: no such file or folder")
+        raise DataError("no images at the path given: no such file or folder")
     for item in found:
         refuse_unusable(item.pixels, "image")
+        spill.forget()
     return list(found)
 
 
@@ -86,9 +95,10 @@ def find_repeats(path: str) -> list[RepeatScans]:
     """Return the repeat scans at a path, one entry a slice and mAs."""
     found = registry.default().load_repeats(path)
     if found is None:
-        raise DataError(f"no repeat scans at {path}: no such file or folder")
+        raise DataError("no repeat scans at the path given: no such file or folder")
     for item in found:
         refuse_unusable(item.pixels, "repeat scan")
+        spill.forget()
     return list(found)
 
 

@@ -29,7 +29,9 @@ class ModelRef:
         """Return the classifier, loaded once a process."""
         if self.instance is not None:
             return self.instance
-        return _load_once(self.path or self.name, json.dumps(dict(self.spec), sort_keys=True, default=list))
+        beside = _text_beside(Path(self.path)) if self.path else ""
+        flags = json.dumps(dict(self.spec), sort_keys=True, default=list)
+        return _load_once(self.path or self.name, flags, self.sha256, beside)
 
 
 def refer(model: str | Path | Classifier, spec: Mapping[str, Any]) -> ModelRef:
@@ -90,8 +92,16 @@ def hash_file(path: Path) -> str:
     return total.hexdigest()
 
 
+def _text_beside(path: Path) -> str:
+    from robustkit.adapters.spec import spec_beside
+
+    beside = spec_beside(path)
+    return beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else ""
+
+
 @lru_cache(maxsize=2)
-def _load_once(name: str, spec: str) -> Classifier:
+def _load_once(name: str, spec: str, sha256: str, beside: str) -> Classifier:
+    """Load a model; its content is named so that one which changed on disk is not taken for the one loaded before."""
     offered = registry.default().models()
     if name in offered:
         return offered[name]()

@@ -107,6 +107,26 @@ def writer(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
             flush()
 
 
+def pieces(path: Path) -> Iterator[pd.DataFrame]:
+    """Yield a table piece by piece, at least one; DataError as `read` raises it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as stream:
+            if stream.metadata.num_rows == 0:
+                yield conform(stream.read().to_pandas())
+            for batch in stream.iter_batches(batch_size=GROUP):
+                yield conform(pa.Table.from_batches([batch]).to_pandas())
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable(path, error) from error
+
+
+def runs(path: Path) -> set[str]:
+    """Return the ids of the runs whose rows a table holds."""
+    return {name for part in pieces(path) for name in part["run"].unique()}
+
+
 def read(path: Path) -> pd.DataFrame:
     """Read a table written by `write`; DataError when it is missing, damaged or lacks columns."""
     import pandas as pd
@@ -114,7 +134,9 @@ def read(path: Path) -> pd.DataFrame:
     try:
         return conform(pd.read_parquet(path))
     except (OSError, ValueError, KeyError) as error:
-        reason = error.args[0] if isinstance(error, KeyError) else type(error).__name__
-        raise DataError(
-            f"the results table {path.name} cannot be read ({reason}); run the audit again with --resume"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = error.args[0] if isinstance(error, KeyError) else type(error).__name__
+    return DataError(f"the results table {path.name} cannot be read ({reason}); run the audit again with --resume")

@@ -126,7 +126,7 @@ def audit_model(
     if total:
         uncertainty.check(sources, choice)
     plan = make_plan(reference, choice, sources, chosen, n, seed, batch)
-    path = Path(out) if out else fresh_path(f"{reference.name}-{noise}", plan)
+    path = Path(out) if out else fresh_path(f"{reference.name}-{noise}", plan, resume=resume)
     started = time.monotonic()
     work_map = engine.choose(jobs, dask)
     questions = {
@@ -367,15 +367,17 @@ def _cut(ranges: Sequence[tuple[int, int]], parts: int) -> list[list[tuple[int, 
     return [list(ranges[i : i + size]) for i in range(0, len(ranges), size)] or [[]]
 
 
-def fresh_path(stem: str, plan: Mapping[str, Any]) -> Path:
-    """Return a run directory under ./runs that does not exist yet."""
+def fresh_path(stem: str, plan: Mapping[str, Any], *, resume: bool = False) -> Path:
+    """Return a run directory under ./runs that does not exist yet; with `resume` the newest made for the plan."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", stem)
     base = Path("runs") / f"{safe}-{rundir.digest(plan)[:8]}"
     path, count = base, 1
+    newest = path
     while path.exists():
+        newest = path
         count += 1
         path = base.with_name(f"{base.name}-{count}")
-    return path
+    return newest if resume else path
 
 
 def _watch(directory: rundir.RunDir, total: int, progress: Progress | None) -> AbstractContextManager[None]:

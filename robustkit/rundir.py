@@ -189,6 +189,8 @@ PLANNED: dict[str, type | tuple[type, ...]] = {
     "cases": list,
 }
 
+CASE = {"slice": str, "from": str}
+
 
 def read_run(path: Path) -> dict[str, Any]:
     """Return run.json of a run directory; DataError when there is none, or it is of another version."""
@@ -205,7 +207,7 @@ def read_run(path: Path) -> dict[str, Any]:
             f"this robustkit reads version {VERSION}; use the robustkit that made it"
         )
     wrong = _wrong(found, RECORDED) or _wrong(found["plan"], PLANNED)
-    if wrong or any(_wrong(case, {"slice": str}) for case in found["plan"]["cases"] if isinstance(case, dict)):
+    if wrong or any(not isinstance(case, dict) or _wrong(case, CASE) for case in found["plan"]["cases"]):
         raise DataError(f"run.json in {path} is damaged (its {wrong or 'cases'} cannot be read); make the run again")
     return found
 

@@ -28,8 +28,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from models import mean_probe, write_image
 
-SHAPE = (192, 192)
-N = 1920
+SHAPE = (128, 128)
+N = 1280
 SHARDS = 2 * N // 64
 DISK = 12 << 20
 MARK = "ROBUSTKIT_SOAK_ROUND"
@@ -144,7 +144,7 @@ def disturb(kind: str, process: subprocess.Popen[str], number: int, disk: Path) 
 def attempt(arguments, run: Path, disk: Path, chance: random.Random, kinds, number: int, told: Counter) -> bool:
     """Start the audit once, disturb it once; return whether it ended by itself with its results."""
     before = shards(run)
-    target = chance.choice([0, chance.randint(1, 40), SHARDS])
+    target = chance.choice([0, chance.randint(1, SHARDS - 1), SHARDS])
     kind = chance.choice(kinds) if kinds and chance.random() < 0.9 else "nothing"
     process = start(arguments, number)
     deadline, pause = time.monotonic() + 300, chance.uniform(0, 4 if target == 0 else 0.6)

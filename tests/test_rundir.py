@@ -31,7 +31,8 @@ def plan(**changes):
 
 
 def record(path, made):
-    files.write_json(path / "run.json", {"version": rundir.VERSION, "plan": made})
+    told = {"version": rundir.VERSION, "plan": made, "files": {}, "command": [], "finished": None}
+    files.write_json(path / "run.json", told)
 
 
 def scores(start=0):

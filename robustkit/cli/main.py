@@ -57,8 +57,12 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted; what was computed is kept, run again with --resume", file=sys.stderr)
+        _tell_interrupted()
         sys.exit(INTERRUPTED)
+    except SystemExit as exit_:  # typer turns Ctrl-C in a command into this
+        if exit_.code == INTERRUPTED:
+            _tell_interrupted()
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
@@ -67,6 +71,10 @@ def main() -> None:
             raise
         print(f"error: {_unforeseen(error)}", file=sys.stderr)
         sys.exit(RobustkitError.exit_code)
+
+
+def _tell_interrupted() -> None:
+    print("interrupted; what was computed is kept, run the same again with --resume", file=sys.stderr)
 
 
 def _as_interrupt(*_: object) -> None:
