@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 AT_ONCE = 64
 """Shards held at once."""
 LEDGER = "ledger.parquet"
+SHOWN_OF = 1000
+"""Slices whose changed images may be shown, where the table keeps counts; the ledger holds all of them."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def gather(
 
     Parameters
     ----------
-    classes : of the model, in output order. keep : changed images of a slice that are handed on to be shown.
+    classes : of the model, in output order. keep : changed images of a slice and level that are handed on to be shown.
     row_limit : rows above which counts and the ledger are kept; None is `results.ROW_LIMIT`.
     """
     import pandas as pd
@@ -68,7 +70,7 @@ def gather(
                 shown = [_quietest(pd.concat([*shown, changed]), keep)]
             if write is not None:
                 frames.append(facts.counted(counts))
-                flips += shown
+                flips += shown if len(frames) <= SHOWN_OF else []
     table = results.conform(pd.concat(frames, ignore_index=True))
     if write is None:
         changed = table[results.flipped(table)]
@@ -164,4 +166,5 @@ def _count(counts: NDArray[np.int64], scores: audit.Scores, tied: NDArray[np.boo
 
 
 def _quietest(flips: pd.DataFrame, most: int) -> pd.DataFrame:
-    return flips.sort_values(["level", "realization"], ascending=[False, True]).head(most)
+    """Return the first `most` flips of each level of one slice, the highest level first."""
+    return flips.sort_values(["level", "realization"], ascending=[False, True]).groupby("level", sort=False).head(most)
