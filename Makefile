@@ -17,7 +17,7 @@ $(VENV)/.demo: $(BIN)/uv pyproject.toml plugins/robustkit-ct-bodysite/pyproject.
 	touch $@
 
 $(VENV)/.test: $(BIN)/uv pyproject.toml constraints.txt plugins/robustkit-ct-bodysite/pyproject.toml
-	$(INSTALL) -e '.[onnx,torch,keras,tensorflow,report,pdf,dicom-codecs,nifti,distributed,test,browser,dev]' -e plugins/robustkit-ct-bodysite
+	$(INSTALL) -e '.[onnx,torch,keras,tensorflow,report,pdf,dicom-codecs,nifti,distributed,fsspec,test,browser,dev]' -e plugins/robustkit-ct-bodysite
 	touch $@
 
 demo: $(VENV)/.demo

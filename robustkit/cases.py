@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustkit import registry, spill
+from robustkit import registry, remote, spill
 from robustkit.audit import Case, stored
 from robustkit.dosimetry import dose_facts
 from robustkit.errors import DataError, UsageError
@@ -77,8 +77,7 @@ def _decides(item: Slice | RepeatScans) -> tuple[Any, ...]:
 
 def find_images(path: str | None) -> list[Slice]:
     """Return the slices at a path or of a name; without one, the built-in phantom's."""
-    asked = path or PHANTOM
-    found = registry.default().load_images(asked)
+    found = registry.default().load_images(_local(path or PHANTOM))
     if found is None:
         if path is None or path.startswith(PHANTOM):
             raise DataError(
@@ -93,13 +92,20 @@ def find_images(path: str | None) -> list[Slice]:
 
 def find_repeats(path: str) -> list[RepeatScans]:
     """Return the repeat scans at a path, one entry a slice and mAs."""
-    found = registry.default().load_repeats(path)
+    found = registry.default().load_repeats(_local(path))
     if found is None:
         raise DataError("no repeat scans at the path given: no such file or folder")
     for item in found:
         refuse_unusable(item.pixels, "repeat scan")
         spill.forget()
     return list(found)
+
+
+def _local(path: str) -> str:
+    """Return a path as it is, a URL as the path of its local copy (itself when nothing is there)."""
+    if not remote.is_url(path):
+        return path
+    return str(remote.fetch_images(path) or path)
 
 
 def refuse_unusable(pixels: Image, what: str) -> None:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from robustkit import registry
+from robustkit import registry, remote
 from robustkit.errors import ModelError, UsageError
 from robustkit.types import Classifier
 
@@ -46,7 +46,7 @@ def refer(model: str | Path | Classifier, spec: Mapping[str, Any]) -> ModelRef:
             raise UsageError(f"{name!r} is a plugin's model and brings its own input spec; drop the spec flags")
         source = getattr(offered[name](), "source", None) or {}
         return ModelRef(name, str(source.get("sha256", "")))
-    path = Path(name)
+    path = remote.fetch_model(name) if remote.is_url(name) else Path(name)
     if not path.exists():
         if path.suffix or len(path.parts) > 1:
             raise ModelError(f"no such model file: {name}")

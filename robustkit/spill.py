@@ -9,7 +9,7 @@ import mmap
 import os
 import tempfile
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +89,10 @@ _store = Store()
 _kept = 0
 
 
+@overload
+def laid(array: NDArray[T]) -> NDArray[T]: ...
+@overload
+def laid(array: None) -> None: ...
 def laid(array: NDArray[T] | None) -> NDArray[T] | None:
     """Return the array, on disk when this process holds `BUDGET` bytes of images already."""
     global _kept  # noqa: PLW0603 - one budget for one process

@@ -47,9 +47,12 @@ def prepare(folder: Path) -> list[str]:
     return ["audit", str(folder / "model.onnx"), *asked]
 
 
+ROBUSTKIT = str(Path(sys.executable).with_name("robustkit"))
+
+
 def start(arguments: list[str], number: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "robustkit.cli.main", *arguments],
+        [ROBUSTKIT, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 from models import SPEC, mean_probe, write_image
-from soak import fill, processes, shards, small_disk, start, table_hash, workers
+from soak import ROBUSTKIT, fill, processes, shards, small_disk, start, table_hash, workers
 
 from robustkit import outputs, run, rundir
 from robustkit.errors import RobustkitError, UsageError
@@ -269,7 +269,7 @@ def test_two_runs_in_one_directory_are_refused(asked, tmp_path):
     try:
         wait_for(tmp_path / "run", 1)
         second = subprocess.run(
-            [*process.args[:3], *line, "--out", str(tmp_path / "run"), "--resume"],
+            [ROBUSTKIT, *line, "--out", str(tmp_path / "run"), "--resume"],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert second.returncode == 2

@@ -157,7 +157,10 @@ PRIVATE = ("--images", "--repeats", "--hold-out", "--baseline", "--profile", "--
 
 
 def command_line(arguments: Sequence[str]) -> list[str]:
-    """Return the command as it may be recorded: paths that could name somebody replaced by what they stand for."""
+    """Return the command as it may be recorded: paths that could name somebody replaced by what they stand for.
+
+    Of a model's path or URL its last part is kept, so that no credentials are.
+    """
     told = ["robustkit"]
     hide = ""
     for argument in arguments[1:]:
@@ -168,7 +171,7 @@ def command_line(arguments: Sequence[str]) -> list[str]:
         elif name in PRIVATE and separator:
             told.append(f"{name}={_without_path(value, name)}")
         else:
-            told.append(argument)
+            told.append(argument if "/" not in argument else argument.rstrip("/").rpartition("/")[2])
             hide = argument if argument in PRIVATE else ""
     return told
 

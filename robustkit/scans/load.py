@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from robustkit import spill
 from robustkit.errors import DataError, RobustkitError
 from robustkit.scans import npz
 from robustkit.scans.labels import NAME as LABELS
@@ -93,7 +94,7 @@ def _each(root: Path, files: Sequence[Path], read: Callable[[Path], Sequence[T]]
     reasons: Counter[str] = Counter()
     for number, file in enumerate(files):
         try:
-            found += _numbered(read(file), number)
+            found += _laid(_numbered(read(file), number))
         except RobustkitError as error:
             reasons[str(error)] += 1
             LOG.warning("file %d of %d refused: %s", number + 1, len(files), error)
@@ -101,6 +102,20 @@ def _each(root: Path, files: Sequence[Path], read: Callable[[Path], Sequence[T]]
         told = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
         raise DataError(f"none of the {len(files)} files in the folder can be used: {told}")
     return found
+
+
+def _laid(found: Sequence[T]) -> list[T]:
+    """Lay images down on disk once they are many; a folder of thousands takes no memory."""
+    laid = []
+    for item in found:
+        if isinstance(item, Found):
+            kept = replace(item.slice, pixels=spill.laid(item.slice.pixels), mask=spill.laid(item.slice.mask))
+            item = replace(item, slice=kept)  # noqa: PLW2901 - the same image, elsewhere
+        elif isinstance(item, RepeatScans):
+            item = replace(item, pixels=spill.laid(item.pixels))  # noqa: PLW2901 - as above
+        laid.append(item)
+    spill.forget()
+    return laid
 
 
 def _numbered(found: Sequence[T], number: int) -> list[T]:

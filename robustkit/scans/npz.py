@@ -8,11 +8,12 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robustkit import spill
 from robustkit.errors import DataError
 from robustkit.files import atomic_path
 from robustkit.scans.own import storage_of
@@ -32,6 +33,8 @@ from robustkit.scans.records import (
 )
 from robustkit.types import RepeatScans, Slice, Storage, slice_id
 
+LARGE = 1 << 26
+"""Bytes from which on a stack of images is read one by one onto disk."""
 NUMBERS, TEXTS = "biuf", "US"
 KEYS: dict[str, str] = {
     "pixels": "iuf",
@@ -91,7 +94,7 @@ def _check_archive(members: Mapping[str, zipfile.ZipInfo]) -> None:
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> NDArray[Any]:
     with archive.open(member) as stream:
-        shape, dtype, start = _header(stream)  # type: ignore[arg-type]
+        shape, fortran, dtype, start = _header(stream)  # type: ignore[arg-type]
     if dtype.hasobject:
         raise DataError(f"`{name}` in the .npz holds Python objects (arrays of different shapes?); store plain numbers")
     if dtype.kind not in KEYS[name]:
@@ -101,19 +104,35 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -
     if len(shape) > 4 or min(shape, default=1) < 0 or start + size != member.file_size:
         raise DataError(f"`{name}` in the .npz does not hold what its header says; write it again")
     with archive.open(member) as stream:
+        if size > LARGE and not fortran and len(shape) == 3:
+            return _read_large(stream, start, shape, dtype)
         array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
     return array
 
 
-def _header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+def _read_large(stream: IO[bytes], start: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Read a stack of images one by one onto disk; floats of any kind become float32."""
+    stream.read(start)
+    kept = dtype if dtype.kind in "iu" else np.dtype(np.float32)
+    reserved = spill.room(shape, kept)
+    one = math.prod(shape[1:])
+    for number in range(shape[0]):
+        data = stream.read(one * dtype.itemsize)
+        with np.errstate(over="ignore"):
+            image = np.frombuffer(data, dtype, one).astype(kept)
+        spill.fill(reserved, image.data, number * one * kept.itemsize)
+    return reserved[0]
+
+
+def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
     else:
         raise DataError("the .npz holds an array of unknown format version; write it with numpy.savez")
-    return shape, dtype, stream.tell()
+    return shape, fortran, dtype, stream.tell()
 
 
 def read_npz(path: Path) -> list[Found]:
@@ -205,10 +224,19 @@ def _pixels(arrays: Mapping[str, NDArray[Any]], dimensions: tuple[int, ...]) -> 
     if raw.ndim == 3 and raw.shape[2] in (3, 4) and raw.shape[0] > 4 and raw.shape[1] > 4:
         raise DataError(f"`pixels` of shape {raw.shape} looks like a colour image; give HU as (H, W) or (N, H, W)")
     with np.errstate(over="ignore"):
-        pixels = np.ascontiguousarray(raw, dtype=np.float32)
+        pixels = _as_float(raw)
     check_pixels(pixels, "`pixels`")
     spacing = np.atleast_1d(arrays["pixel_mm"]).astype(float)
     return pixels, check_spacing([float(v) for v in spacing.ravel()], "`pixel_mm`")
+
+
+def _as_float(raw: NDArray[Any]) -> NDArray[np.float32]:
+    if raw.ndim < 3 or raw.nbytes <= LARGE or raw.dtype == np.float32:
+        return np.ascontiguousarray(raw, dtype=np.float32)
+    reserved = spill.room(raw.shape, np.dtype(np.float32))
+    for number, image in enumerate(raw):
+        spill.fill(reserved, np.ascontiguousarray(image, dtype=np.float32).data, number * image.size * 4)
+    return reserved[0]
 
 
 def _texts(arrays: Mapping[str, NDArray[Any]], names: Sequence[str], count: int, limit: int = 64) -> list[str | None]:

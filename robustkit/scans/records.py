@@ -129,14 +129,15 @@ def check_size(shape: Sequence[int], what: str) -> None:
 
 
 def check_pixels(pixels: Image, what: str) -> None:
-    """DataError for NaN, infinite or absurd values."""
-    bad = pixels.size - int(np.isfinite(pixels).sum())
+    """DataError for NaN, infinite or absurd values; a stack is checked image by image."""
+    images = pixels if pixels.ndim == 3 else pixels[None]
+    bad = sum(image.size - int(np.isfinite(image).sum()) for image in images)
     if bad:
         raise DataError(
             f"{what}: {bad} pixels are NaN or infinite; set them to the value of air (-1000 HU) "
             "and mark them False in `mask`"
         )
-    if float(np.abs(pixels).max(initial=0.0)) > 1e6:
+    if max((float(np.abs(image).max(initial=0.0)) for image in images), default=0.0) > 1e6:
         raise DataError(f"{what}: values beyond 1e6 are not Hounsfield units; convert the pixels to HU")
 
 

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from robustkit import spill
 from robustkit.errors import DataError
 from robustkit.scans.npz import joint_mask
 from robustkit.scans.records import LOG, Found
@@ -151,7 +152,7 @@ def _coarse(pixels: NDArray[np.float32], block: int = 16) -> NDArray[np.float64]
 def _stack(found: Sequence[Found]) -> RepeatScans:
     ordered = sorted(found, key=lambda f: (f.file, f.frame))
     first = ordered[0].slice
-    pixels = np.stack([f.slice.pixels for f in ordered])
+    pixels = spill.laid(np.stack([f.slice.pixels for f in ordered]))
     levels = [f.slice.mas for f in ordered if f.slice.mas is not None]
     storages = [f.slice.storage for f in ordered]
     return RepeatScans(
