@@ -235,6 +235,8 @@ def _check_length(dataset: Any) -> tuple[int, int]:
     if not _encapsulated(dataset):
         if have < need:
             raise DataError(f"its pixel data are cut short ({have} of {need} bytes); export it again")
+        if have > need + 1:  # one byte makes the length even
+            raise DataError(f"its header claims {need} bytes of pixel data and it holds {have}; export it again")
     elif need > max(1 << 24, 1000 * have):
         raise DataError(f"{have} compressed bytes cannot hold the {need} bytes its header claims; refused")
     return rows, columns
