@@ -6,8 +6,7 @@ Read shard by shard: memory holds `results.ROW_LIMIT` rows at most, or counts an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,117 +44,150 @@ def gather(
     classes : of the model, in output order. keep : changed images of a slice and level that are handed on to be shown.
     row_limit : rows above which counts and the ledger are kept; None is `results.ROW_LIMIT`.
     """
-    import pandas as pd
-
     plan = directory.plan
     told = [rundir.read_case(directory.case_path(case)) for case in plan["cases"]]
     floor = audit.tie_limit(audit.merge_null_audits(record["null"] for record in told))
     limit = results.ROW_LIMIT if row_limit is None else row_limit
-    counts_only = len(told) * len(plan["levels"]) * n > limit
-    frames, flips = [], []
-    writer = results.writer(directory.path / LEDGER) if counts_only else nullcontext()
-    with writer as write:
-        for case, record in zip(plan["cases"], told, strict=True):
-            facts = _facts(directory, case, record, classes)
-            counts = np.zeros((len(plan["levels"]), len(classes), 2), np.int64)
-            shown: list[pd.DataFrame] = []
-            for scores in _read(directory, case, n):
-                tied = _tied(scores, facts.clean, floor)
-                if write is None:
-                    frames.append(facts.rows(scores, tied, np.ones(scores.noisy.shape, bool)))
-                    continue
+    maker = _Maker.of(directory, told, classes)
+    if len(told) * len(plan["levels"]) * n > limit:
+        return _counted(directory, n, maker, told, floor, keep)
+    parts = [
+        _Rows.of(number, scores, tied, np.ones_like(tied))
+        for number, case in enumerate(plan["cases"])
+        for scores, tied in _read(directory, case, n, maker.clean[number], floor)
+    ]
+    table = maker.table(parts)
+    return Gathered(table, _quietest(table[results.flipped(table)], keep), told, counts_only=False)
+
+
+def _counted(
+    directory: rundir.RunDir, n: int, maker: _Maker, told: list[dict[str, Any]], floor: float, keep: int
+) -> Gathered:
+    """Keep counts; write changed images as they come, and hold those that may be shown."""
+    parts, shown, waiting = [], [], []
+    with results.writer(directory.path / LEDGER) as write:
+        for number, case in enumerate(directory.plan["cases"]):
+            clean = maker.clean[number]
+            counts = np.zeros((len(maker.levels), len(maker.classes), 2), np.int64)
+            for scores, tied in _read(directory, case, n, clean, floor):
                 _count(counts, scores, tied)
-                changed = facts.rows(scores, tied, (scores.noisy != facts.clean) & ~tied)
-                write(changed)
-                shown = [_quietest(pd.concat([*shown, changed]), keep)]
-            if write is not None:
-                frames.append(facts.counted(counts))
-                flips += shown if len(frames) <= SHOWN_OF else []
-    table = results.conform(pd.concat(frames, ignore_index=True))
-    if write is None:
-        changed = table[results.flipped(table)]
-        flips = [_quietest(part, keep) for _, part in changed.groupby("slice", sort=False)] or [changed]
-    return Gathered(table, results.conform(pd.concat(flips, ignore_index=True)), told, counts_only)
+                changed = _Rows.of(number, scores, tied, (scores.noisy != clean) & ~tied)
+                waiting.append(changed)
+                if number < SHOWN_OF:
+                    shown.append(changed.first(keep))
+                if sum(len(rows.level) for rows in waiting) >= results.GROUP:
+                    write(maker.table(waiting))
+                    waiting = []
+            parts.append(_Rows.counted(number, counts, maker.order))
+        write(maker.table(waiting))
+    return Gathered(maker.table(parts), _quietest(maker.table(shown), keep), told, counts_only=True)
 
 
 @dataclass(frozen=True)
-class _Facts:
-    """What all rows of one case share."""
+class _Rows:
+    """Rows (N,) of one case as numbers: indices of level and predicted class, realization, margin, tied, count."""
 
-    fixed: dict[str, Any]
+    case: int
+    level: NDArray[np.int64]
+    realization: NDArray[np.int64]
+    noisy: NDArray[np.int64]
+    margin: NDArray[np.float32]
+    tied: NDArray[np.bool_]
+    count: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, case: int, scores: audit.Scores, tied: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> _Rows:
+        """Return a row for each score (R, L) that is wanted."""
+        at, level = np.nonzero(wanted)
+        here = at, level
+        noisy = scores.noisy[here].astype(np.int64)
+        one = np.ones(len(at), np.int64)
+        return cls(case, level, scores.realization[at], noisy, scores.margin[here], tied[here], one)
+
+    @classmethod
+    def counted(cls, case: int, counts: NDArray[np.int64], order: NDArray[np.int64]) -> _Rows:
+        """Return a row for each count (L, C, tied) that is not 0, classes in `order`."""
+        level, place, tied = np.nonzero(counts[:, order])
+        none = np.full(len(level), -1)
+        margin = np.full(len(level), np.nan, np.float32)
+        number = counts[:, order][level, place, tied]
+        return cls(case, level, none, order[place], margin, tied.astype(bool), number)
+
+    def first(self, most: int) -> _Rows:
+        """Return the first `most` rows of each level."""
+        order = np.argsort(self.level, kind="stable")
+        grouped = self.level[order]
+        rank = np.arange(len(order)) - np.searchsorted(grouped, grouped)
+        at = order[rank < most]
+        return replace(
+            self,
+            level=self.level[at],
+            realization=self.realization[at],
+            noisy=self.noisy[at],
+            margin=self.margin[at],
+            tied=self.tied[at],
+            count=self.count[at],
+        )
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """What turns numbers into the table: the texts that all rows, or all rows of a case, share."""
+
+    fixed: Mapping[str, str]
+    texts: Mapping[str, NDArray[Any]]
     levels: NDArray[np.float64]
     classes: NDArray[Any]
-    clean: int
+    clean: Sequence[int]
 
-    def rows(self, scores: audit.Scores, tied: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> pd.DataFrame:
-        """Return one row for each score (R, L) that is wanted."""
+    @classmethod
+    def of(cls, directory: rundir.RunDir, told: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> _Maker:
+        """Return the maker of a run's rows."""
+        plan, names = directory.plan, np.asarray(classes, dtype=object)
+        clean = [int(np.argmax(record["probabilities"])) for record in told]
+        texts = {name: [case[name] for case in plan["cases"]] for name in ("slice", "group", "label")}
+        texts |= {"unit": [record["story"]["unit"] for record in told], "clean": [classes[index] for index in clean]}
+        fixed = {"run": directory.id, "model": plan["model"]["name"], "noise": plan["noise"]}
+        made = {name: np.asarray(values, dtype=object) for name, values in texts.items()}
+        return cls(fixed, made, np.asarray(plan["levels"], float), names, clean)
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """Return the classes in order of their names, as `results.condense` has them."""
+        return np.argsort(self.classes.astype(str), kind="stable")
+
+    def table(self, parts: Sequence[_Rows]) -> pd.DataFrame:
+        """Return rows as a table."""
         import pandas as pd
 
-        at, level = np.nonzero(wanted)
-        return pd.DataFrame(
-            self.fixed
-            | {
-                "level": self.levels[level],
-                "realization": scores.realization[at],
-                "noisy": self.classes[scores.noisy[at, level]],
-                "margin": scores.margin[at, level],
-                "tied": tied[at, level],
-                "count": 1,
-            },
-            index=range(len(at)),
-        )
+        def joined(name: str) -> NDArray[Any]:
+            empty = getattr(_NONE, name)
+            return np.concatenate([empty, *(getattr(rows, name) for rows in parts)])
 
-    def counted(self, counts: NDArray[np.int64]) -> pd.DataFrame:
-        """Return one row for each count (L, C, tied) that is not 0."""
-        import pandas as pd
-
-        level, noisy, tied = np.nonzero(counts)
-        made = pd.DataFrame(
-            self.fixed
-            | {
-                "level": self.levels[level],
-                "realization": -1,
-                "noisy": self.classes[noisy],
-                "margin": float("nan"),
-                "tied": tied.astype(bool),
-                "count": counts[level, noisy, tied],
-            },
-            index=range(len(level)),
-        )
-        return made.sort_values(["level", "noisy", "tied"], ignore_index=True)
+        case = np.repeat(np.array([rows.case for rows in parts], int), [len(rows.level) for rows in parts])
+        columns: dict[str, Any] = {name: values[case] for name, values in self.texts.items()}
+        columns |= {"level": self.levels[joined("level")], "noisy": self.classes[joined("noisy")]}
+        columns |= {name: joined(name) for name in ("realization", "margin", "tied", "count")}
+        return results.conform(pd.DataFrame(columns | dict(self.fixed), index=range(len(case))))
 
 
-def _facts(
-    directory: rundir.RunDir, case: Mapping[str, Any], record: Mapping[str, Any], classes: Sequence[str]
-) -> _Facts:
-    clean = int(np.argmax(record["probabilities"]))
-    fixed = {
-        "run": directory.id,
-        "model": directory.plan["model"]["name"],
-        "noise": directory.plan["noise"],
-        "slice": case["slice"],
-        "group": case["group"],
-        "label": case["label"],
-        "unit": record["story"]["unit"],
-        "clean": classes[clean],
-    }
-    return _Facts(fixed, np.asarray(directory.plan["levels"], float), np.asarray(classes, dtype=object), clean)
+_NO_INDEX = np.zeros(0, np.int64)
+_NONE = _Rows(0, _NO_INDEX, _NO_INDEX, _NO_INDEX, np.zeros(0, np.float32), np.zeros(0, bool), _NO_INDEX)
 
 
-def _read(directory: rundir.RunDir, case: Mapping[str, Any], n: int) -> Iterator[audit.Scores]:
+def _read(
+    directory: rundir.RunDir, case: Mapping[str, Any], n: int, clean: int, floor: float
+) -> Iterator[tuple[audit.Scores, NDArray[np.bool_]]]:
+    """Yield the scores of a case, some shards at once, and which of them are ties."""
     ranges = rundir.ranges(n)
     for start in range(0, len(ranges), AT_ONCE):
         parts = [rundir.read_scores(directory.shard_path(case, *part)) for part in ranges[start : start + AT_ONCE]]
-        yield audit.Scores(
+        scores = audit.Scores(
             np.concatenate([p.realization for p in parts]),
             np.concatenate([p.noisy for p in parts]),
             np.concatenate([p.margin for p in parts]),
         )
-
-
-def _tied(scores: audit.Scores, clean: int, floor: float) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = (scores.noisy != clean) & (scores.margin <= floor)
-    return found
+        yield scores, (scores.noisy != clean) & (scores.margin <= floor)
 
 
 def _count(counts: NDArray[np.int64], scores: audit.Scores, tied: NDArray[np.bool_]) -> None:
@@ -166,5 +198,6 @@ def _count(counts: NDArray[np.int64], scores: audit.Scores, tied: NDArray[np.boo
 
 
 def _quietest(flips: pd.DataFrame, most: int) -> pd.DataFrame:
-    """Return the first `most` flips of each level of one slice, the highest level first."""
-    return flips.sort_values(["level", "realization"], ascending=[False, True]).groupby("level", sort=False).head(most)
+    """Return the first `most` flips of each slice and level, the highest level first."""
+    ordered = flips.sort_values(["level", "realization"], ascending=[False, True])
+    return ordered.groupby(["slice", "level"], sort=False).head(most)

@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
@@ -48,11 +50,10 @@ def main() -> None:
     """Run the command line; exit 0 pass, 1 gate failed, 2 usage, 3 inconclusive, 4 model or data, 130 stopped."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.getLogger("robustkit").setLevel(logging.INFO)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _as_interrupt)
     try:
-        registry.default().add_commands(app)
-        app()
+        with _terminated_as_interrupted():
+            registry.default().add_commands(app)
+            app()
     except RobustkitError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -77,9 +78,21 @@ def _tell_interrupted() -> None:
     print("interrupted; what was computed is kept, run the same again with --resume", file=sys.stderr)
 
 
-def _as_interrupt(*_: object) -> None:
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
     """Let a SIGTERM end a run as Ctrl-C does: workers stopped, what was computed kept."""
-    raise KeyboardInterrupt
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _unforeseen(error: Exception) -> str:
