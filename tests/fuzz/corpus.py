@@ -164,7 +164,10 @@ def an_array(content: bytes, chance: np.random.Generator) -> bytes:  # noqa: PLR
     if what == 4:
         return npy(array[None] if chance.random() < 0.5 else array.ravel())
     if what == 5:
-        return npy(array.astype(pick(chance, ("<f8", "<f2", "<i2", ">f4", "<c8", "<U5", "|b1", "<i8"))))
+        kinds = (
+            ("<f8", "<f2", "<i2", ">f4", "<c8", "<U5", "|b1", "<i8") if array.dtype.kind in "fiub" else ("S9", "<U1")
+        )
+        return npy(array.astype(pick(chance, kinds)))
     if what == 6 and array.ndim:
         return npy(array[tuple(slice(0, int(chance.integers(1, side + 1))) for side in array.shape)])
     if what == 7:
