@@ -210,6 +210,9 @@ def _client(cluster: Cluster, stack: ExitStack) -> Any:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     target: Any = cluster.address
     if cluster.address.startswith("local:"):
+        import dask
+
+        stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 1}))  # then each alone
         target = stack.enter_context(
             LocalCluster(
                 n_workers=cluster.workers,

@@ -9,9 +9,11 @@ from __future__ import annotations
 import io
 import os
 import random
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,39 @@ def contained() -> Iterator[list[str]]:
             if _plain(read()) != _plain(before):
                 restore(before)
                 notes.append(f"changed {name} (put back)")
+
+
+TOLD_SECONDS, GIVEN_UP_SECONDS = 5.0, 60.0
+
+
+@contextmanager
+def hurried(what: str, cure: str) -> Iterator[None]:
+    """Name on stderr what is still at work after `TOLD_SECONDS`, and give it up after `GIVEN_UP_SECONDS`.
+
+    Raises TimeoutError in the block then; only in the main thread, where a signal can be caught.
+    """
+    told = threading.Timer(TOLD_SECONDS, lambda: print(f"still waiting for {what}; {cure}", file=sys.stderr))
+    told.daemon = True
+    told.start()
+    try:
+        with _alarm(what) if threading.current_thread() is threading.main_thread() else nullcontext():
+            yield
+    finally:
+        told.cancel()
+
+
+@contextmanager
+def _alarm(what: str) -> Iterator[None]:
+    def give_up(*_: object) -> None:
+        raise TimeoutError(f"{what} took more than {GIVEN_UP_SECONDS:g} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, GIVEN_UP_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _directory() -> str:

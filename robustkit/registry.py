@@ -20,7 +20,7 @@ from typing import Any
 import pluggy
 
 from robustkit import hookspecs
-from robustkit.containment import contained
+from robustkit.containment import contained, hurried
 from robustkit.errors import ModelError, RobustkitError, UsageError
 from robustkit.types import Classifier, Fit, Hardener, Metric, Recipe, RepeatScans, Slice
 
@@ -267,7 +267,8 @@ def default() -> Registry:
 
 def _load_entry_point(registry: Registry, point: EntryPoint, info: PluginInfo) -> None:
     try:
-        with contained() as notes:
+        cure = f"block it with ROBUSTKIT_DISABLE_PLUGINS={info.name}"
+        with contained() as notes, hurried(f"plugin {info.name} to be imported", cure):
             module = point.load()
     except ModuleNotFoundError as error:
         cure = f"; pip install --upgrade {info.package}" if info.package else ""
