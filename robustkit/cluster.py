@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import time
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -31,6 +32,8 @@ PARCEL = 1 << 16
 """Bytes from which on an array is sent by its hash."""
 UNKNOWN_WORKERS = 16
 """Workers to cut work for where a cluster's size is its own business (it may grow and shrink)."""
+LOOK_SECONDS, WORKERLESS_SECONDS = 10, 600
+"""How often a silent cluster is asked for its workers, and how long it may have none."""
 AHEAD = 2
 """Tasks a worker that are sent ahead of results, so that none waits for the network."""
 
@@ -72,33 +75,41 @@ def dask_map(address: str) -> Map:
 
 def _stream(client: Any, function: Callable[[Any], Any], tasks: Iterator[Any], window: int) -> Iterator[Outcome]:
     """Keep `window` tasks on the cluster; what a task needs is dropped there when no task in flight wants it."""
-    from distributed import as_completed
+    from distributed import wait
 
     flying: dict[Any, tuple[Any, list[Any]]] = {}
     parcels: dict[str, Any] = {}
 
-    def send(count: int) -> list[Any]:
-        sent = []
-        for task in islice(tasks, count):
+    def send() -> None:
+        for task in islice(tasks, window - len(flying)):
             payload, weights = pack(task, parcels)
             held = [parcels.get(key) or _send(client, key, weight, parcels) for key, weight in weights.items()]
-            future = client.submit(_unpack_and_do, function, payload, list(weights), *held, pure=False)
-            flying[future] = (task, held)
-            sent.append(future)
-        return sent
+            flying[client.submit(_unpack_and_do, function, payload, list(weights), *held, pure=False)] = (task, held)
 
-    waiting = as_completed(send(window))
-    for future in waiting:
-        task, _ = flying.pop(future)
-        error = future.exception() if future.status == "error" else None
-        if isinstance(error, RobustkitError):
-            raise error
+    send()
+    seen = time.monotonic()
+    while flying:
+        try:
+            ended = wait(list(flying), timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED").done
+        except TimeoutError:
+            seen = time.monotonic() if client.ncores() else seen
+            if time.monotonic() - seen > WORKERLESS_SECONDS:
+                raise RobustkitError(
+                    f"the cluster has had no worker for {WORKERLESS_SECONDS} s; what was done is kept, run again with "
+                    "--resume when it has some"
+                ) from None
+            continue
+        seen = time.monotonic()
+        for future in ended:
+            task, _ = flying.pop(future)
+            error = future.exception() if future.status == "error" else None
+            if isinstance(error, RobustkitError):
+                raise error
+            yield task, error
+        send()
         wanted = {id(parcel) for _, held in flying.values() for parcel in held}
         for key in [key for key, parcel in parcels.items() if id(parcel) not in wanted and not key.startswith(MODEL)]:
             del parcels[key]
-        for more in send(1):
-            waiting.add(more)
-        yield task, error
 
 
 def _send(client: Any, key: str, weight: Any, parcels: dict[str, Any]) -> Any:

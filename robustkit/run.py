@@ -303,6 +303,9 @@ FAILURES_TOLD = 5
 
 
 def _told(error: BaseException) -> str:
+    """Tell an error in a line; of one about a file its reason alone, for a path may name a patient."""
+    if isinstance(error, OSError):
+        return f"{type(error).__name__}: {error.strerror}"
     line = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {line:.200}"
 

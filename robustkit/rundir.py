@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import zipfile
+import zlib
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from robustkit.errors import DataError, RobustkitError, UsageError
 VERSION = 1
 SHARD = 64
 """Realizations in a shard."""
+DAMAGES = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
+"""What zipfile, zlib, numpy and json raise for damaged files."""
 NUMERICAL = ("numpy", "numba", "scipy", "onnxruntime")
 
 
@@ -112,7 +115,7 @@ def read_scores(path: Path) -> Scores:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return Scores(archive["realization"], archive["noisy"], archive["margin"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGES as error:
         raise DataError(f"shard {path.name} is damaged ({error}); delete it and run again with --resume") from error
 
 
@@ -132,7 +135,7 @@ def read_case(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {"probabilities": archive["probabilities"], **json.loads(str(archive["told"]))}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGES as error:
         raise DataError(f"case record {path.name} is damaged ({error}); delete it and use --resume") from error
 
 

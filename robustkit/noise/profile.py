@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,6 +142,10 @@ def save_profile(profile: Profile, path: str | Path) -> None:
         raise DataError(f"cannot write the profile {path.name}: {error.strerror or error}") from error
 
 
+DAMAGES = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError)
+"""What zipfile, zlib, numpy and json raise for damaged files."""
+
+
 def load_profile(path: str | Path) -> Profile:
     """Read a profile written by `save_profile`.
 
@@ -151,7 +156,7 @@ def load_profile(path: str | Path) -> Profile:
         facts, arrays = _read(path)
     except FileNotFoundError as error:
         raise DataError(f"no such profile: {path.name}; make one with `robustkit nps estimate`") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, RecursionError, MemoryError) as error:
+    except DAMAGES as error:
         raise DataError(f"{path.name} is no noise profile, or is damaged: {_brief(error)}") from error
     version = facts.get("version")
     if version != VERSION:

@@ -4,7 +4,8 @@
 
 Each kind is judged in a process of its own with bounded memory. An example that takes more than 20 s is a hang, one
 that raises anything but robustkit's own one-line error is a traceback, one after which the process had grown by more
-than 2 GiB a runaway allocation (an image of 4096 x 4096 is no mistake and takes 1.3), and a result that the independent reader contradicts a silent wrong answer.
+than 2 GiB a runaway allocation (an image of 4096 x 4096 is no mistake and takes 1.3), and a result that the independent
+reader contradicts a silent wrong answer.
 """
 
 from __future__ import annotations
@@ -134,6 +135,7 @@ def _as_toml_says(path: Path, spec: Any) -> None:
     given = spec.window if window in (None, "none") else tuple(map(float, window))
     check(window is None or spec.window == (None if window == "none" else given), "another window than the TOML says")
     classes = told.get("output", {}).get("classes")
+    classes = [part.strip() for part in classes.split(",")] if isinstance(classes, str) else classes
     check(classes is None or spec.classes == tuple(classes), "other classes than the TOML says")
 
 
