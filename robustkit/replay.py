@@ -85,9 +85,9 @@ def _classes(run: Path) -> list[str] | None:
     """Return the classes of a run in its model's order, as far as its summary tells."""
     try:
         told = json.loads((run / "summary.json").read_text(encoding="utf-8"))["classes"]
-    except (OSError, ValueError, KeyError):
+        return [str(name) for name in told]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
-    return [str(name) for name in told]
 
 
 def _read_table(path: Path) -> pd.DataFrame:

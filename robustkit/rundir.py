@@ -206,7 +206,7 @@ def read_run(path: Path) -> dict[str, Any]:
         raise DataError(f"run.json in {path} cannot be read ({type(error).__name__})") from error
     if not isinstance(found, dict) or found.get("version") != VERSION:
         raise DataError(
-            f"the run in {path} has version {found.get('version') if isinstance(found, dict) else '?'}, "
+            f"the run in {path} has version {repr(found.get('version') if isinstance(found, dict) else None)[:40]}, "
             f"this robustkit reads version {VERSION}; use the robustkit that made it"
         )
     wrong = _wrong(found, RECORDED) or _wrong(found["plan"], PLANNED)

@@ -109,6 +109,35 @@ def test_noisy_images_lie_on_the_stored_grid_and_within_limits():
     assert np.array_equal((noisy + 100.0) % 4.0, np.zeros_like(noisy))
 
 
+def test_noise_that_somebody_keeps_is_not_overwritten():
+    kept = []
+
+    class Keeping(White):
+        def sample(self, clean, levels, of):
+            kept.append(super().sample(clean, levels, of))
+            return kept[-1]
+
+    class Viewing(Keeping):
+        def sample(self, clean, levels, of):
+            return super().sample(clean, levels, of)[:]
+
+    for noise in (Keeping(), Viewing()):
+        case = make_case(noise=noise)
+        perturb(case, [10.0, 20.0], draws(0, "audit", case.slice.id, [0]))
+        fresh = White().sample(case.clean, [10.0, 20.0], draws(0, "audit", case.slice.id, [0]))
+        assert np.array_equal(kept[-1], fresh)
+
+
+@pytest.mark.parametrize("budget", [1, 4 * 24 * 20 * 2, 2**30])
+def test_levels_cut_for_memory_change_no_bit(monkeypatch, budget):
+    levels = [10.0, 20.0, 30.0, 40.0, 50.0]
+    wanted = score_realizations(Probe(), make_case(), levels, range(20), seed=1)
+    monkeypatch.setattr("robustkit.audit.levels_per_call", lambda n, shape: max(1, min(n, budget // (4 * 24 * 20))))
+    found = score_realizations(Probe(), make_case(), levels, range(20), seed=1)
+    assert np.array_equal(found.noisy, wanted.noisy)
+    assert np.array_equal(found.margin, wanted.margin)
+
+
 def test_padding_gets_no_noise():
     mask = np.ones(SHAPE, bool)
     mask[:, :5] = False
@@ -168,7 +197,7 @@ def test_null_audits_merge_to_the_worst():
 
 
 @pytest.mark.parametrize(
-    ("levels", "shape", "expected"), [(1, (64, 64), 16), (13, (512, 512), 9), (40, (2048, 2048), 1)]
+    ("levels", "shape", "expected"), [(1, (64, 64), 16), (13, (512, 512), 4), (40, (2048, 2048), 1)]
 )
 def test_memory_bounds_the_realizations_of_a_call(levels, shape, expected):
     assert draws_per_call(levels, shape) == expected

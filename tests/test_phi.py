@@ -94,13 +94,14 @@ def commands(hospital, out):
         "wrong modality": ("audit", model, "--images", hospital / f"{MARK}-MR.dcm"),
         "no images": ("audit", model, "--images", hospital / MARK),
         "one repeat": ("nps", "estimate", images, "-o", out / "q.npz"),
-        "a text for a profile": ("audit", model, "--images", images, "--profile", hospital / f"{MARK}.toml"),
+        "a text for a profile": ("audit", model, "--images", images, "--profile", out / "p.txt"),
     }
 
 
 def test_no_command_tells_or_writes_what_was_planted(hospital, tmp_path):
     out, said, codes = tmp_path / "out", [], {}
     out.mkdir()
+    (out / "p.txt").write_text("no profile")
     for name, line in commands(hospital, out).items():
         done = robustkit(*line, cwd=tmp_path)
         codes[name] = done.returncode

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from robustkit.errors import DataError
 from robustkit.report import curves, gallery, grids, matrix, noise, page, png, provenance, words
 from robustkit.report.source import Source, load
 
@@ -19,11 +20,18 @@ def write_report(run_dir: Path) -> Path:
 
     Raises
     ------
-    DataError : when there is no readable `summary.json`.
+    DataError : when there is no readable `summary.json`, or what it holds is not what a run writes.
     """
     run_dir = Path(run_dir)
     source = load(run_dir)
-    return page.write(run_dir / "report.html", page.render("report.html", **parts(source)))
+    try:
+        shown = parts(source)
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+        raise DataError(
+            f"summary.json, noise.json or gallery.json of the run is damaged ({type(error).__name__}); "
+            "make the run again, or ask `robustkit verify` which file was changed"
+        ) from error
+    return page.write(run_dir / "report.html", page.render("report.html", **shown))
 
 
 def parts(source: Source) -> dict[str, Any]:

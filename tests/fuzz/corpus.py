@@ -32,7 +32,7 @@ def example(kind: str, index: int, valid: bytes) -> bytes:
     """Return example `index` of a kind, made from a valid file."""
     chance = rng_of(kind, index)
     if index % 3 == 2:
-        return by_bytes(valid, chance)
+        return a_member(valid, chance) if kind == "run" else by_bytes(valid, chance)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return STRUCTURED[kind](valid, chance)
@@ -103,6 +103,13 @@ def rezip(members: dict[str, bytes]) -> bytes:
         for name, content in members.items():
             archive.writestr(name, content)
     return stream.getvalue()
+
+
+def a_member(data: bytes, chance: np.random.Generator) -> bytes:
+    """Change the bytes of one file of a folder; the archive is but how this corpus carries it."""
+    members = unzip(data)
+    name = pick(chance, sorted(members))
+    return rezip(members | {name: by_bytes(members[name], chance)})
 
 
 def dicom(valid: bytes, chance: np.random.Generator) -> bytes:
