@@ -124,7 +124,7 @@ def finished(directory: rundir.RunDir, asked: Mapping[str, Any]) -> tuple[dict[s
     path = directory.path
     if not (path / "run.json").exists():
         return None
-    recorded = rundir.read_run(path)
+    recorded = rundir.read_audit(path)
     same = recorded["finished"] and recorded.get("asked") == json.loads(json.dumps(dict(asked)))
     if not same or not all(
         (path / name).is_file() and hash_file(path / name) == known for name, known in recorded["files"].items()

@@ -176,7 +176,6 @@ def _untouched(path: Path) -> bool:
 
 
 RECORDED: dict[str, type | tuple[type, ...]] = {
-    "plan": dict,
     "files": dict,
     "command": list,
     "finished": (str, type(None)),
@@ -209,9 +208,8 @@ def read_run(path: Path) -> dict[str, Any]:
             f"the run in {path} has version {repr(found.get('version') if isinstance(found, dict) else None)[:40]}, "
             f"this robustkit reads version {VERSION}; use the robustkit that made it"
         )
-    wrong = _wrong(found, RECORDED) or _wrong(found["plan"], PLANNED)
-    if wrong or any(not isinstance(case, dict) or _wrong(case, CASE) for case in found["plan"]["cases"]):
-        raise DataError(f"run.json in {path} is damaged (its {wrong or 'cases'} cannot be read); make the run again")
+    if not isinstance(found.get("plan"), dict):
+        raise DataError(f"run.json in {path} is damaged (it holds no plan); make the run again")
     return found
 
 
@@ -223,6 +221,9 @@ def read_audit(path: Path) -> dict[str, Any]:
         raise DataError(
             f"{path} holds a study (`robustkit {study}`), not an audit of one model; name an audit's folder"
         )
+    wrong = _wrong(found, RECORDED) or _wrong(found["plan"], PLANNED)
+    if wrong or any(not isinstance(case, dict) or _wrong(case, CASE) for case in found["plan"]["cases"]):
+        raise DataError(f"run.json in {path} is damaged (its {wrong or 'cases'} cannot be read); make the run again")
     return found
 
 
