@@ -1,4 +1,4 @@
-"""What a virtual scan costs, and how noisy water is: the tables of docs/scanner-calibration.md.
+"""What a virtual scan costs, and how noisy water is: the tables of docs/noise.md.
 
 python benchmarks/scanner.py            cost of scans, projection and maps, as a Markdown table
 python benchmarks/scanner.py --water    sigma of a 30 cm water cylinder by kernel and mAs, beside theory
