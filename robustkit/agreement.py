@@ -257,7 +257,8 @@ def _sentence(
 ) -> str:
     compared = [entry for entry in entries if entry["n_a"] and entry["n_b"]]
     if verdict == "equivalent":
-        return f"Every one of {len(compared)} entries is shown to lie within {margin:.1%} of the other run."
+        every = f"Every one of {len(compared)} entries" if len(compared) > 1 else "The one entry there is"
+        return f"{every} is shown to lie within {margin:.1%} of the other run."
     if verdict == "disagree":
         worst = min(deciding, key=lambda record: record["p_holm"])
         return (

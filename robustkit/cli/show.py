@@ -218,7 +218,7 @@ def print_commissioned(record: Mapping[str, Any], folder: Path, as_json: bool) -
         print_json(record)
         return
     if "verdict" not in record:
-        print(f"next: robustkit commission MODEL --hold-out SCANS --out {folder}")
+        print(f"next: robustkit commission {record['model']['name']} --hold-out SCANS --out {folder}")
         return
     print(record["sentence"])
     for row in record["rows"]:

@@ -39,7 +39,7 @@ def write_baseline(record: Record, sha256: str, path: Path) -> Path:
     """Write the page of a baseline (`robustkit.commission.hold_out`'s record, its hash) and return its path."""
     lock = record["lock"]
     asked = lock["asked"]
-    verdict = Verdict(record["verdict"], _BADGES[record["verdict"]], record["sentence"])
+    verdict = Verdict(record["verdict"], _BADGES[record["verdict"]], _told(record))
     facts = [
         Fact("Model", lock["model"]["name"], f"SHA-256 {lock['model']['sha256'][:16]}…"),
         Fact("Prediction locked", lock["written"], f"SHA-256 {record['lock_sha256']}"),
@@ -47,7 +47,7 @@ def write_baseline(record: Record, sha256: str, path: Path) -> Path:
         Fact("Margin", words.bound(asked["margin"]), "absolute difference of SAR that is still agreement"),
         Fact("Baseline", record["written"], f"SHA-256 {sha256}"),
     ]
-    notes = [f"{record['agreement']['sentence']} ({record['agreement']['verdict']})", *_unstated(record)]
+    notes = [record["agreement"]["sentence"], *_unstated(record)]
     shown = [_rows(record, asked["margin"]), _acquisitions(record)]
     return _write(path, "Baseline of a commissioned model", verdict, facts, notes, shown, lock["versions"])
 
@@ -62,7 +62,7 @@ def write_constancy(record: Record, path: Path) -> Path:
     ]
     shown = [_noise(record), _changes(record), _scans(records(record["scans"]), "New scans")]
     title = "Constancy of a commissioned model"
-    return _write(path, title, Verdict(kind, badge, record["sentence"]), facts, _unstated(record), shown, {})
+    return _write(path, title, Verdict(kind, badge, _told(record)), facts, _unstated(record), shown, {})
 
 
 def _write(
@@ -88,6 +88,10 @@ def _write(
         signed=SIGNED,
     )
     return page.write(Path(path), html)
+
+
+def _told(record: Record) -> str:
+    return words.unbroken(words.without_badge(str(record["sentence"])))
 
 
 def _unstated(record: Record) -> list[str]:

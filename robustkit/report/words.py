@@ -103,7 +103,7 @@ def verdict(source: Source) -> Verdict:
     kind = str(gate.get("verdict") or "none").lower()
     kind = kind if kind in _BADGES else "none"
     sentence = source.summary.get("verdict_sentence") or _sentence(source, kind)
-    return Verdict(kind, _BADGES.get(kind, "No limit set"), unbroken(_without_badge(str(sentence))))
+    return Verdict(kind, _BADGES.get(kind, "No limit set"), unbroken(without_badge(str(sentence))))
 
 
 def unbroken(text: str) -> str:
@@ -111,9 +111,9 @@ def unbroken(text: str) -> str:
     return re.sub(r"(?<=\d) (?=%|mAs\b|HU\b)", THIN, text)
 
 
-def _without_badge(sentence: str) -> str:
+def without_badge(sentence: str) -> str:
     """Return a sentence without the word that the badge above it already says."""
-    for word in ("Pass: ", "Fail: ", "Undecided: "):
+    for word in ("Pass: ", "Fail: ", "Undecided: ", "Inconclusive: ", "Within: ", "Drifted: ", "Cannot tell: "):
         rest = sentence.removeprefix(word)
         if rest != sentence:
             return rest[:1].upper() + rest[1:]
