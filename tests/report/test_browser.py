@@ -84,6 +84,7 @@ def open_page(browser: Any) -> Callable[..., Any]:
     @contextmanager
     def open_(path: Path, width: int = 1000, scheme: str = "light") -> Iterator[Opened]:
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page.set_default_timeout(600_000)  # a busy machine is no failure
         opened = Opened(page)
         page.on("console", lambda message: opened.said.append(message.text))
         page.on("pageerror", lambda error: opened.said.append(str(error)))
