@@ -430,7 +430,7 @@ if backend_name() == "tensorflow":
     def test_the_same_on_torch() -> None:
         """Run again, in a process whose Keras runs on torch, what depends on the backend."""
         pytest.importorskip("torch")
-        run = ["-m", "pytest", "-q", "-x", "-p", "no:xdist", "-p", "no:cacheprovider", __file__, "-k", TORCH_TOO]
+        run = ["-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", __file__, "-k", TORCH_TOO]
         done = subprocess.run(
             [sys.executable, *run],
             env={**os.environ, "KERAS_BACKEND": "torch"},
