@@ -296,10 +296,15 @@ def judge_all(kind: str, seed: bytes, others: dict[str, bytes], numbers: list[in
     return found
 
 
+def _seeds(kinds: tuple[str, ...]) -> dict[str, bytes]:
+    with TemporaryDirectory() as folder:
+        return corpus.seeds(Path(folder), kinds)
+
+
 def figures(counts: dict[str, int], stride: int = 1) -> dict[str, Any]:
     """Judge every `stride`-th example of each kind; return what was found."""
-    with TemporaryDirectory() as folder:
-        seeds = corpus.seeds(Path(folder), counts)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:  # frameworks loaded here would not survive the forks
+        seeds = pool.apply(_seeds, (tuple(counts),))
     others = {"valid.onnx": seeds["onnx"], "valid.zip": seeds["run"]}
     told: dict[str, Any] = {"seed": corpus.SEED, "kinds": {}, "wrong": []}
     for kind in [kind for kind in counts if kind in seeds]:
