@@ -18,7 +18,7 @@ from robustkit.errors import ModelError, RobustkitError
 from robustkit.seeding import Draw, draws
 from robustkit.types import Classifier, Image, NoiseModel, PixelSize, Slice
 
-MEMORY_BUDGET = 64 * 2**20
+MEMORY_BUDGET = 96 * 2**20
 """Bytes of perturbed images held at once; fresh memory costs more time than what is written into it."""
 TIE_FLOOR = 1e-6
 """Smallest top-2 margin in probability that counts as a decision."""
@@ -100,9 +100,16 @@ def decide(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.int16], NDArr
     return probabilities.argmax(axis=-1).astype(np.int16), (top[..., 1] - top[..., 0]).astype(np.float32)
 
 
-def draws_per_call(levels: int, shape: tuple[int, ...], budget: int = MEMORY_BUDGET) -> int:
-    """Return how many realizations to perturb at once: 1 to 16, as memory allows."""
-    return int(max(1, min(16, budget // (4 * levels * int(np.prod(shape))))))
+def draws_per_call(levels: int, shape: tuple[int, ...], budget: int = MEMORY_BUDGET, batch: int = 1) -> int:
+    """Return how many realizations to perturb at once: 1 to 16, as memory allows.
+
+    Their images should fill whole batches, for the last one is padded; of counts that do so alike, the smallest that
+    makes 16 images keeps them near the processor.
+    """
+    most = int(max(1, min(16, budget // (4 * levels * int(np.prod(shape))))))
+    filled = [n * levels / (-(-n * levels // batch) * batch) for n in range(1, most + 1)]
+    good = [n for n, share in enumerate(filled, 1) if share > max(filled) - 0.01]
+    return next((n for n in good if n * levels >= 16), good[-1])
 
 
 def levels_per_call(levels: int, shape: tuple[int, ...], budget: int = MEMORY_BUDGET) -> int:
@@ -123,7 +130,7 @@ def score_realizations(
     """Score realizations of one case at every level; the bits depend on no batch, order or grouping."""
     wanted = list(realizations)
     most = levels_per_call(len(levels), case.clean.shape)
-    step = draws_per_call(most, case.clean.shape)
+    step = draws_per_call(most, case.clean.shape, batch=batch)
     noisy = np.empty((len(wanted), len(levels)), np.int16)
     margin = np.empty((len(wanted), len(levels)), np.float32)
     for start in range(0, len(wanted), step):

@@ -11,8 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import zipfile
-import zlib
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,8 +27,6 @@ from robustkit.errors import DataError, RobustkitError, UsageError
 VERSION = 1
 SHARD = 64
 """Realizations in a shard."""
-DAMAGES = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
-"""What zipfile, zlib, numpy and json raise for damaged files."""
 NUMERICAL = ("numpy", "numba", "scipy", "onnxruntime")
 
 
@@ -115,7 +111,7 @@ def read_scores(path: Path) -> Scores:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return Scores(archive["realization"], archive["noisy"], archive["margin"])
-    except DAMAGES as error:
+    except files.DAMAGES as error:
         raise DataError(f"shard {path.name} is damaged ({error}); delete it and run again with --resume") from error
 
 
@@ -135,7 +131,7 @@ def read_case(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {"probabilities": archive["probabilities"], **json.loads(str(archive["told"]))}
-    except DAMAGES as error:
+    except files.DAMAGES as error:
         raise DataError(f"case record {path.name} is damaged ({error}); delete it and use --resume") from error
 
 

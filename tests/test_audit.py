@@ -197,7 +197,14 @@ def test_null_audits_merge_to_the_worst():
 
 
 @pytest.mark.parametrize(
-    ("levels", "shape", "expected"), [(1, (64, 64), 16), (13, (512, 512), 4), (40, (2048, 2048), 1)]
+    ("levels", "shape", "batch", "expected"),
+    [
+        (1, (64, 64), 16, 16),  # one batch
+        (16, (512, 512), 16, 1),  # one batch: more would fill no better
+        (13, (512, 512), 16, 6),  # 78 of 80 places; 5 or 7 realizations would waste more
+        (13, (512, 512), 1, 2),
+        (40, (2048, 2048), 16, 1),  # memory allows no more
+    ],
 )
-def test_memory_bounds_the_realizations_of_a_call(levels, shape, expected):
-    assert draws_per_call(levels, shape) == expected
+def test_realizations_of_a_call_fit_memory_and_batches(levels, shape, batch, expected):
+    assert draws_per_call(levels, shape, batch=batch) == expected

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustkit.errors import DataError
-from robustkit.files import atomic_path
+from robustkit.files import DAMAGES, atomic_path
 from robustkit.noise.patches import Axis, grid
 from robustkit.types import Image, PixelSize
 
@@ -140,10 +139,6 @@ def save_profile(profile: Profile, path: str | Path) -> None:
             np.savez_compressed(stream, robustkit_profile=text, spectra=profile.spectra, sigma=profile.sigma)
     except OSError as error:
         raise DataError(f"cannot write the profile {path.name}: {error.strerror or error}") from error
-
-
-DAMAGES = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError)
-"""What zipfile, zlib, numpy and json raise for damaged files."""
 
 
 def load_profile(path: str | Path) -> Profile:
