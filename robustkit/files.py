@@ -13,7 +13,7 @@ from pathlib import Path
 from tokenize import TokenError
 from typing import Any
 
-from robustkit.errors import RobustkitError
+from robustkit.errors import DataError
 
 DAMAGES = (
     OSError,
@@ -36,7 +36,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Raises
     ------
-    RobustkitError : the folder cannot be written to: full, read-only, gone.
+    DataError : the folder cannot be written to: full, read-only, gone.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,8 +57,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _not_written(path: Path, error: OSError) -> RobustkitError:
-    return RobustkitError(
+def _not_written(path: Path, error: OSError) -> DataError:
+    return DataError(
         f"cannot write {path.name}: {error.strerror or type(error).__name__}; what was written before is whole: make "
         "room or name another folder, then run again (an audit with --resume)"
     )

@@ -134,11 +134,8 @@ def save_profile(profile: Profile, path: str | Path) -> None:
     path = Path(path)
     if path.suffix != ".npz":
         path = path.with_name(path.name + ".npz")
-    try:
-        with atomic_path(path) as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, robustkit_profile=text, spectra=profile.spectra, sigma=profile.sigma)
-    except OSError as error:
-        raise DataError(f"cannot write the profile {path.name}: {error.strerror or error}") from error
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, robustkit_profile=text, spectra=profile.spectra, sigma=profile.sigma)
 
 
 def load_profile(path: str | Path) -> Profile:
