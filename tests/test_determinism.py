@@ -93,6 +93,8 @@ def test_order_and_interruptions_change_no_bit(asked, tmp_path):
     assert str(hash(table.to_csv(index=False, float_format="%.9g"))) == wanted
 
 
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning")  # torch's own, of a clean image
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own, on torch
 @pytest.mark.parametrize("kind", ["pt2", "keras"])
 def test_torch_and_keras_give_the_same_labels_and_ties_for_any_batch(asked, tmp_path, kind):
     common, _ = asked
