@@ -36,6 +36,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba as nb
@@ -221,7 +222,11 @@ def _fill(out: NDArray[np.float32], bank: FilterBank, words: NDArray[np.uint32],
 
 @cache
 def _say_once() -> None:
-    logging.getLogger("robustkit").info("preparing the noise kernel: compiled once per machine, about 10 s then")
+    """Tell that the first call will take long, unless this machine keeps the kernel compiled already."""
+    kept = Path(_synthesise.stats.cache_path).glob("kernel._synthesise-*.nbi")
+    written = Path(__file__).stat().st_mtime
+    if not any(index.stat().st_mtime >= written for index in kept):
+        logging.getLogger("robustkit").info("compiling the noise kernel, once per machine: 10 to 20 s")
 
 
 def _gain(sigma: NDArray[np.floating[Any]], variance: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
