@@ -45,7 +45,10 @@ def adaptive(
     rate: float | None = None,
     most: float = MOST,
 ) -> Iterator[Trainable]:
-    """Attack, add the perturbations that succeeded to the training set, train on, repeat; ends when none succeeds.
+    """Attack, add the perturbations that succeeded to the training set, train on, repeat.
+
+    Ends at once where no attack ever succeeds. Once some did, a round without new ones trains on with those there are,
+    so that a model whose accuracy suffered can recover; the caller stops it.
 
     Parameters
     ----------
@@ -69,9 +72,9 @@ def adaptive(
         hits = [
             Hit(i, r, level) for i, case in enumerate(cases) for r, level in attacks(model, case, levels, fresh, seed)
         ]
-        if not hits:
-            return
         found += hits
+        if not found:
+            return
         added = perturbed(cases, evenly(found, max(1, int(most * len(train)))), seed)
         model = further(model, [*train, *added], seed + round_, epochs, rate)
         yield model

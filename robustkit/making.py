@@ -62,7 +62,7 @@ class Job:
     @property
     def record_path(self) -> Path:
         """Return where its record belongs."""
-        decides = [self.trained_as, self.splits, [[stack.name, stack.n] for stack in self.stacks]]
+        decides = [self.trained_as, self.splits, [[stack.name, stack.n, stack.levels] for stack in self.stacks]]
         return self.folder / f"{rundir.digest(decides)}.json"
 
     @property

@@ -442,7 +442,7 @@ class KeptJob:
     @property
     def path(self) -> Path:
         """Return where its record belongs."""
-        return self.folder / f"{self.stack.name}.json"
+        return self.folder / f"{self.stack.name}-{self.stack.n}.json"
 
 
 def score_kept(job: KeptJob) -> None:

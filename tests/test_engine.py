@@ -55,3 +55,7 @@ def test_jobs_and_dask_together_are_refused():
 def test_no_jobs_is_refused(jobs):
     with pytest.raises(UsageError, match="at least 1"):
         engine.processes(jobs)
+
+
+def test_no_task_needs_no_worker():
+    assert list(engine.processes(2)(print, [])) == []

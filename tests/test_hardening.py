@@ -70,6 +70,13 @@ def test_adaptive_ends_at_once_where_no_attack_succeeds():
     assert list(adaptive(trained(), TinyRecipe().data()["train"], quiet, levels=LEVELS, n=5, seed=0)) == []
 
 
+def test_adaptive_trains_on_with_what_it_found_where_nothing_new_succeeds():
+    found = list(islice(adaptive(trained(), TinyRecipe().data()["train"], cases(), levels=LEVELS, n=20, seed=0), 4))
+    assert len(found) == 4
+    still = [hit for case in cases() for hit in attacks(found[-1], case, LEVELS, range(60, 80), seed=0)]
+    assert still == []
+
+
 def test_adaptive_draws_new_noise_every_round(monkeypatch):
     seen = []
     real = audit.perturb
