@@ -223,7 +223,7 @@ def _fill(out: NDArray[np.float32], bank: FilterBank, words: NDArray[np.uint32],
 @cache
 def _say_once() -> None:
     """Tell that the first call will take long, unless this machine keeps the kernel compiled already."""
-    kept = Path(_synthesise.stats.cache_path).glob("kernel._synthesise-*.nbi")
+    kept = Path(_synthesise.stats.cache_path or "").glob("kernel._synthesise-*.nbi")
     written = Path(__file__).stat().st_mtime
     if not any(index.stat().st_mtime >= written for index in kept):
         logging.getLogger("robustkit").info("compiling the noise kernel, once per machine: 10 to 20 s")
