@@ -88,7 +88,8 @@ def _column_spectrum(profile, place):
     y = int(np.argmin(np.abs(rows.starts + rows.size / 2 - place[0])))
     x = int(np.argmin(np.abs(columns.starts + columns.size / 2 - place[1])))
     half = profile.spectra[y, x]
-    return np.fft.rfftfreq(profile.plane[1], profile.pixel_mm[1]), half.sum(axis=0) / half.sum()
+    frequency = np.fft.rfftfreq(profile.plane[1], profile.pixel_mm[1])
+    return frequency, half.sum(axis=0) / half.sum() / frequency[1]
 
 
 BOXES = (
