@@ -56,7 +56,8 @@ set aside while the cohort was being built; most never flip at 25 mAs.
 {candidates}
 
 k of n: realizations at 25 mAs that change the answer, of those drawn; a name in brackets is a wrong answer without
-noise; a model whose F1 does not suffice is not audited.
+noise; a model whose F1 does not suffice is not audited. These audits are those of the choice; the noise fitted by
+default has become more exact since, and the tables below are of today.
 
 ## How good it is on virtual patients it never saw
 
