@@ -108,7 +108,7 @@ def test_torch_and_keras_give_the_same_labels_and_ties_for_any_batch(asked, tmp_
             assert other[column].equals(tables[0][column]), column
 
 
-SPEC = {"window": "none", "classes": "low,high", "kind": "logits", "layout": "nchw", "channels": 1}
+SPEC = {"window": "none", "classes": "low,high", "kind": "logits"}
 
 
 def torch_model(folder):

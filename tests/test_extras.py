@@ -10,7 +10,7 @@ from robustkit import extras
 from robustkit.extras import EXTRAS
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-FOR_DEVELOPERS = {"test", "browser", "dev"}
+FOR_DEVELOPERS = {"test", "browser", "dev", "docs"}
 
 
 def test_extras_are_those_of_the_package() -> None:

@@ -268,6 +268,7 @@ def test_two_runs_in_one_directory_are_refused(asked, tmp_path):
     process = start([*line, "--out", str(tmp_path / "run")], NUMBER)
     try:
         wait_for(tmp_path / "run", 1)
+        process.send_signal(signal.SIGSTOP)  # it holds the lock until the other has been refused
         second = subprocess.run(
             [ROBUSTKIT, *line, "--out", str(tmp_path / "run"), "--resume"],
             capture_output=True, text=True, check=False,
