@@ -174,11 +174,16 @@ def print_agreement(found: Mapping[str, Any], as_json: bool) -> None:
         console.print(
             f"column {column['class']} at {column['level']:g} {found['unit']}: {told} ({sizes})", markup=False
         )
-    for pair in found["pairs"]:
+    differing = [pair for pair in found["pairs"] if pair["only_a"] or pair["only_b"]]
+    for pair in differing:
         console.print(
             f"pairs of class {pair['class']} at {pair['level']:g} {found['unit']}: {pair['only_a']} changed in A only, "
             f"{pair['only_b']} in B only, of {pair['n']}; McNemar p = {pair['p']:.3g}, Holm {pair['p_holm']:.3g}",
             markup=False,
+        )
+    if len(differing) < len(found["pairs"]):
+        console.print(
+            f"pairs at the other {len(found['pairs']) - len(differing)} classes and levels: no answer differs"
         )
     for note in found["notes"]:
         console.print(f"note: {note}", markup=False)
