@@ -1,4 +1,4 @@
-"""How good a body-site model is: precision, recall and F1 with and without the transition zones, and per series."""
+"""How good a body-site model is: precision, recall and F1 with and without the transition zones."""
 
 from __future__ import annotations
 
@@ -58,12 +58,3 @@ def testing(model: Classifier, images: Images) -> tuple[Scores, Scores]:
     clear = [i for i, shot in enumerate(images.shots) if shot.from_boundary_mm >= TRANSITION_MM]
     truth = images.labels
     return scores(truth, found), scores([truth[i] for i in clear], [found[i] for i in clear])
-
-
-def right_by_series(truth: Sequence[str], found: Sequence[str], series: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Return series -> (right, of)."""
-    totals: dict[str, tuple[int, int]] = {}
-    for true, got, name in zip(truth, found, series, strict=True):
-        right, of = totals.get(name, (0, 0))
-        totals[name] = right + (true == got), of + 1
-    return totals
