@@ -9,7 +9,8 @@ epochs do by themselves. Every strategy draws its noise from the stream "train",
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -31,6 +32,8 @@ COPIES = 0.5
 BODY_HU = -500.0
 
 Case = tuple[Slice, NoiseModel]
+Added = Callable[[Trainable, int], Sequence[Slice] | None]
+"""(model, number of the round) -> slices to train on beside the training set; None ends the rounds."""
 
 
 def adaptive(
@@ -66,19 +69,14 @@ def adaptive(
     _check(train, levels, n, epochs)
     cases = [(replace(item, label=target(model, item)), noise) for item, noise in cases]
     found: list[Hit] = []
-    round_ = 0
-    while True:
-        fresh = range(round_ * n, (round_ + 1) * n)
-        hits = [
-            Hit(i, r, level) for i, case in enumerate(cases) for r, level in attacks(model, case, levels, fresh, seed)
-        ]
-        found += hits
-        if not found:
-            return
-        added = perturbed(cases, evenly(found, max(1, int(most * len(train)))), seed)
-        model = further(model, [*train, *added], seed + round_, epochs, rate)
-        yield model
-        round_ += 1
+
+    def successes(model: Trainable, number: int) -> list[Slice] | None:
+        fresh = range(number * n, (number + 1) * n)
+        for i, case in enumerate(cases):
+            found.extend(Hit(i, r, level) for r, level in attacks(model, case, levels, fresh, seed))
+        return perturbed(cases, evenly(found, max(1, int(most * len(train)))), seed) if found else None
+
+    yield from _rounds(model, train, successes, seed, epochs, rate)
 
 
 def augment_white(
@@ -162,11 +160,19 @@ def control(
 ) -> Iterator[Trainable]:
     """Train on with the training set alone: what further epochs do without any noise; without end."""
     _check(train, levels, n, epochs)
-    round_ = 0
-    while True:
-        model = further(model, train, seed + round_, epochs, rate)
+    yield from _rounds(model, train, lambda *_: [], seed, epochs, rate)
+
+
+def _rounds(
+    model: Trainable, train: Sequence[Slice], added: Added, seed: int, epochs: int, rate: float | None
+) -> Iterator[Trainable]:
+    """Train on round by round, on the training set and what is added to it; end where None is."""
+    for number in itertools.count():
+        more = added(model, number)
+        if more is None:
+            return
+        model = further(model, [*train, *more], seed + number, epochs, rate)
         yield model
-        round_ += 1
 
 
 def further(
@@ -268,14 +274,13 @@ def _augmented(
     if not 0 < copies <= 1:
         raise UsageError(f"copies must lie in 0 .. 1, it is the share of training slices that get one; got {copies:g}")
     count = max(1, int(copies * len(train)))
-    round_ = 0
-    while True:
-        rng = Draw(seed, STREAM, "augment", round_).generator()
+
+    def noisy(_: Trainable, number: int) -> list[Slice]:
+        rng = Draw(seed, STREAM, "augment", number).generator()
         chosen = sorted(rng.choice(len(train), size=count, replace=False).tolist())
-        noisy = [_with_noise(train[i], noise(train[i], Draw(seed, STREAM, train[i].id, round_), rng)) for i in chosen]
-        model = further(model, [*train, *noisy], seed + round_, epochs, rate)
-        yield model
-        round_ += 1
+        return [_with_noise(train[i], noise(train[i], Draw(seed, STREAM, train[i].id, number), rng)) for i in chosen]
+
+    yield from _rounds(model, train, noisy, seed, epochs, rate)
 
 
 def _with_noise(item: Slice, noise: Image) -> Slice:

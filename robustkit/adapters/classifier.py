@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,22 @@ Forward: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
 """Prepared input (B, ...) -> raw output (B, C), (B,) or (B, C, 1, 1); raises ModelError for what it cannot take."""
 SUM_TOLERANCE = {"float16": 5e-3}
 """How far the probabilities of one image may sum from 1; 1e-4 where not said."""
+PARITY = 1e-5
+"""Largest difference in probability that one model may show between two runtimes."""
 PROBE_SIDE = 128
 SIGMOIDS = ("Sigmoid", "HardSigmoid")
 LINEAR = ("Gemm", "MatMul", "Add", "Conv")
+
+
+class Exportable(Protocol):
+    """A classifier that an ONNX file is held against: its settled spec, its raw output, its name."""
+
+    @property
+    def spec(self) -> InputSpec: ...  # noqa: D102
+    @property
+    def forward(self) -> Forward: ...  # noqa: D102
+    @property
+    def name(self) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +62,7 @@ class FileClassifier:
 
     def predict(self, batch: Image, pixel_mm: PixelSize) -> NDArray[np.float32]:
         """Return probabilities (B, C) of images (B, H, W) in HU; ModelError for an output that is not finite."""
-        inputs = prepare(batch, pixel_mm, self.spec)
-        if not len(inputs):
-            return np.empty((0, len(self.classes)), dtype=np.float32)
-        return probabilities(self.forward(inputs), self.spec, self.path.name)
+        return answer(self.forward, batch, pixel_mm, self.spec, self.path.name)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reload, (str(self.path), dict(self.flags), self.source["sha256"])
@@ -67,6 +77,14 @@ def reload(path: str, flags: Mapping[str, Any], sha256: str) -> Any:
     if found != sha256:
         raise ModelError(f"{Path(path).name} changed since it was first loaded; start again with the new file")
     return model
+
+
+def answer(forward: Forward, batch: Image, pixel_mm: PixelSize, spec: InputSpec, name: str) -> NDArray[np.float32]:
+    """Return probabilities (B, C) of images (B, H, W) in HU: prepared, run, read; (0, C) of none, without running."""
+    inputs = prepare(batch, pixel_mm, spec)
+    if not len(inputs):
+        return np.empty((0, len(spec.classes)), dtype=np.float32)
+    return probabilities(forward(inputs), spec, name)
 
 
 def probabilities(raw: NDArray[Any], spec: InputSpec, name: str) -> NDArray[np.float32]:

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from robustkit.adapters import keras_vet, sniff
 from robustkit.adapters.classifier import (
     Forward,
+    answer,
     first_line,
     hash_files,
     in_pieces,
     pick,
-    probabilities,
     reload,
     settle_answer,
 )
@@ -48,7 +48,6 @@ from robustkit.adapters.keras_train import (
     quiet,
     train,
 )
-from robustkit.adapters.preprocess import prepare
 from robustkit.adapters.spec import DTYPES, FileFacts, InputSpec, gather, layout_of, read_flags, settle
 from robustkit.adapters.training import Progress, Schedule
 from robustkit.errors import ModelError, RobustkitError, UsageError
@@ -101,10 +100,7 @@ class KerasClassifier:
 
     def predict(self, batch: Image, pixel_mm: PixelSize) -> NDArray[np.float32]:
         """Return probabilities (B, C) of images (B, H, W) in HU; ModelError for an output that is not finite."""
-        inputs = prepare(batch, pixel_mm, self.spec)
-        if not len(inputs):
-            return np.empty((0, len(self.classes)), dtype=np.float32)
-        return probabilities(self.forward(inputs), self.spec, self.name)
+        return answer(self.forward, batch, pixel_mm, self.spec, self.name)
 
     def fit(
         self,
@@ -119,17 +115,8 @@ class KerasClassifier:
     ) -> KerasClassifier:
         """Return a new model trained on labelled slices with Adam; self stays as it was.
 
-        Parameters
-        ----------
-        data : slices whose labels are among the classes. seed : decides order and dropout, and nothing else does.
-        epochs, lr, batch : passes over the data, learning rate, images a step.
-        loss : cross-entropy, or squared-error between probabilities and the one-hot label (Peng et al. 2023).
-        progress : told (epoch, epochs, mean loss).
-
-        Notes
-        -----
-        One thread: the same seed gives the same weights, bit for bit, on one machine and backend. A SavedModel is
-        trained as it was exported, which is without dropout.
+        Parameters are those of `robustkit.adapters.training.Schedule`. A SavedModel is trained as it was exported,
+        which is without dropout; ModelError for a network whose batch was fixed.
         """
         if self.fixed is not None:
             raise ModelError(f"{self.name} was made for {self.fixed} images at a time; make it with a free batch")

@@ -9,22 +9,24 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robustkit.adapters import jatic, sniff, wire
 from robustkit.adapters.classifier import (
+    PARITY,
+    Exportable,
     FileClassifier,
     Forward,
+    answer,
     hash_files,
     in_pieces,
     probabilities,
     probe_input,
     settle_answer,
 )
-from robustkit.adapters.preprocess import prepare
 from robustkit.adapters.spec import METADATA_KEY, FileFacts, InputSpec, gather, settle
 from robustkit.adapters.training import Progress, Schedule
 from robustkit.errors import ModelError, UsageError
@@ -36,8 +38,6 @@ INPUT_TYPES = {
     "tensor(double)": "float64",
     "tensor(uint8)": "uint8",
 }
-PARITY = 1e-5
-"""Largest difference in probability between a model and its export."""
 PASSES_ON = ("Identity", "Cast", "Reshape", "Flatten", "Squeeze")
 
 
@@ -127,10 +127,7 @@ class TrainedOnnx:
 
     def predict(self, batch: Image, pixel_mm: PixelSize) -> NDArray[np.float32]:
         """Return probabilities (B, C) of images (B, H, W) in HU; ModelError for an output that is not finite."""
-        inputs = prepare(batch, pixel_mm, self.spec)
-        if not len(inputs):
-            return np.empty((0, len(self.classes)), dtype=np.float32)
-        return probabilities(self.forward(inputs), self.spec, self.name)
+        return answer(self.forward, batch, pixel_mm, self.spec, self.name)
 
     def fit(
         self,
@@ -145,23 +142,14 @@ class TrainedOnnx:
     ) -> TrainedOnnx:
         """Return a new model trained on labelled slices with Adam; self stays as it was.
 
-        Parameters
-        ----------
-        data : slices whose labels are among the classes. seed : decides the order, and nothing else does.
-        epochs, lr, batch : passes over the data, learning rate, images a step.
-        loss : cross-entropy, or squared-error between probabilities and the one-hot label (Peng et al. 2023).
-        progress : told (epoch, epochs, mean loss).
+        Parameters are those of `robustkit.adapters.training.Schedule`. The file is trained as it was exported: without
+        dropout, with batch normalisation fixed.
 
         Raises
         ------
         ModelError
             Operators that cannot be trained here, by name; or the graph computes in torch, before or after, what
             differs from onnxruntime by 1e-5 or more in probability. MissingExtraError without torch.
-
-        Notes
-        -----
-        One thread: the same seed gives the same weights, bit for bit, on one machine. The file is trained as it was
-        exported: without dropout, with batch normalisation fixed.
         """
         from robustkit.adapters.onnx_train import check_parity, fine_tune
 
@@ -197,17 +185,6 @@ def _told(path: Path, flags: Mapping[str, Any], content: wire.OnnxContent) -> di
     if "window" in told and told["window"] is None:
         stated.pop("range", None)
     return {**stated, **told}
-
-
-class Exportable(Protocol):
-    """A classifier that an ONNX file is held against: its settled spec, its raw output, its name."""
-
-    @property
-    def spec(self) -> InputSpec: ...  # noqa: D102
-    @property
-    def forward(self) -> Forward: ...  # noqa: D102
-    @property
-    def name(self) -> str: ...  # noqa: D102
 
 
 def write_checked(path: Path, content: bytes, model: Exportable) -> Path:
@@ -356,7 +333,7 @@ def _forward(session: Any, name: str, entry: str, output: str, fixed: int | None
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             size = " x ".join(str(side) for side in inputs.shape[1:])
             raise ModelError(
-                f"{name} cannot take images of {size} ({_first_line(str(error))}); see --size and --layout"
+                f"{name} cannot take images of {size} ({_reason(str(error))}); see --size and --layout"
             ) from None
 
     return in_pieces(run, fixed)
@@ -382,9 +359,9 @@ def _why_not_opened(path: Path, content: wire.OnnxContent, reason: str, version:
             "standard operators"
         )
     text = reason.replace(str(path), name).replace(str(path.parent), "its folder")
-    return f"{name} cannot be opened: {_first_line(text)}"
+    return f"{name} cannot be opened: {_reason(text)}"
 
 
-def _first_line(text: str) -> str:
+def _reason(text: str) -> str:
     line = next(iter(text.strip().splitlines()), "no reason given")
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", line)[:300]

@@ -22,16 +22,15 @@ from numpy.typing import NDArray
 from robustkit.adapters import sniff, vet
 from robustkit.adapters.classifier import (
     Forward,
+    answer,
     first_line,
     hash_files,
     in_pieces,
     pick,
-    probabilities,
     probe_input,
     reload,
     settle_answer,
 )
-from robustkit.adapters.preprocess import prepare
 from robustkit.adapters.spec import METADATA_KEY, FileFacts, InputSpec, gather, read_flags, settle
 from robustkit.adapters.torch_export import duplicate, freeze, onnx_bytes, program_module, thaw, write
 from robustkit.adapters.torch_train import (
@@ -93,10 +92,7 @@ class TorchClassifier:
 
     def predict(self, batch: Image, pixel_mm: PixelSize) -> NDArray[np.float32]:
         """Return probabilities (B, C) of images (B, H, W) in HU; ModelError for an output that is not finite."""
-        inputs = prepare(batch, pixel_mm, self.spec)
-        if not len(inputs):
-            return np.empty((0, len(self.classes)), dtype=np.float32)
-        return probabilities(self.forward(inputs), self.spec, self.name)
+        return answer(self.forward, batch, pixel_mm, self.spec, self.name)
 
     def fit(
         self,
@@ -111,17 +107,8 @@ class TorchClassifier:
     ) -> TorchClassifier:
         """Return a new model trained on labelled slices with Adam; self stays as it was.
 
-        Parameters
-        ----------
-        data : slices whose labels are among the classes. seed : decides order and dropout, and nothing else does.
-        epochs, lr, batch : passes over the data, learning rate, images a step.
-        loss : cross-entropy, or squared-error between probabilities and the one-hot label (Peng et al. 2023).
-        progress : told (epoch, epochs, mean loss).
-
-        Notes
-        -----
-        One thread: the same seed gives the same weights, bit for bit, on one machine. An exported program (`.pt2`)
-        is trained as it was exported, which is without dropout.
+        Parameters are those of `robustkit.adapters.training.Schedule`. An exported program (`.pt2`) is trained as it
+        was exported, which is without dropout; ModelError for one whose batch was fixed.
         """
         if self.fixed is not None:
             raise ModelError(f"{self.name} was exported for {self.fixed} images at a time; export it with a free batch")

@@ -22,9 +22,22 @@ LOSSES = ("cross-entropy", "squared-error")
 
 @dataclass(frozen=True)
 class Schedule:
-    """How to train: passes over the data, Adam's learning rate, images a step, the loss, the seed of order and dropout.
+    """How any model is trained further, whatever its framework: with Adam, on one thread.
 
-    `loss` is cross-entropy, or squared-error between probabilities and the one-hot label (Peng et al. 2023).
+    The same seed gives the same weights, bit for bit, on one machine and backend.
+
+    Parameters
+    ----------
+    seed : decides order and dropout, and nothing else does.
+    epochs, lr, batch : passes over the data, learning rate, images a step.
+    loss : cross-entropy, or squared-error between probabilities and the one-hot label (Peng et al. 2023).
+
+    Beside it, every `fit` takes `data`, slices whose labels are among the classes, and `progress`, which is told
+    (epoch, epochs, mean loss).
+
+    Raises
+    ------
+    UsageError : an unknown loss, or numbers that nothing can be trained with.
     """
 
     seed: int

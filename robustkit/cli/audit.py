@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -11,22 +10,22 @@ from robustkit.cli import options as opt
 from robustkit.cli import show
 
 
+@opt.takes_spec
+@opt.takes_work
 def audit(
-    model: Annotated[str, typer.Argument(help="A model file, or the name of a model that a plugin offers.")],
+    model: opt.ModelArgument,
     images: opt.ImagesOption = None,
     repeats: opt.RepeatsOption = None,
-    profile: Annotated[
-        list[str] | None, typer.Option("--profile", help="Noise profile(s) saved by `nps estimate`.")
-    ] = None,
+    profile: opt.ProfileOption = None,
     clean: opt.CleanOption = None,
-    noise: Annotated[str, typer.Option("--noise", help="Noise model; `robustkit plugins list` shows all.")] = "nps",
+    noise: opt.NoiseOption = "nps",
     mas: Annotated[str | None, typer.Option("--mas", help="12.5,25,... or LO:HI:N, log-spaced.")] = None,
     levels: Annotated[str | None, typer.Option("--levels", help="Levels of a noise whose unit is not mAs.")] = None,
     image_mas: Annotated[float | None, typer.Option("--image-mas", help="mAs the images were taken at.")] = None,
-    n: Annotated[int, typer.Option("-n", "--realizations", help="Realizations a slice and level.")] = 1000,
+    n: opt.RealizationsOption = 1000,
     seed: opt.SeedOption = 0,
     confidence: opt.ConfidenceOption = "95%",
-    max_sar: Annotated[str | None, typer.Option("--max-sar", help="Gate: highest SAR that passes, e.g. 2%.")] = None,
+    max_sar: opt.MaxSarOption = None,
     at: Annotated[float | None, typer.Option("--at", help="Gate this level only.")] = None,
     only_class: Annotated[str | None, typer.Option("--class", help="Gate this class only.")] = None,
     until_decided: Annotated[
@@ -42,23 +41,10 @@ def audit(
         bool, typer.Option("--simultaneous", help="Add intervals that hold for all classes and levels at once.")
     ] = False,
     set_: opt.SetOption = None,
-    input_spec: opt.SpecFileOption = None,
-    window: opt.WindowOption = None,
-    output_range: opt.RangeOption = None,
-    fov: opt.FovOption = None,
-    size: opt.SizeOption = None,
-    interpolation: opt.InterpolationOption = None,
-    layout: opt.LayoutOption = None,
-    channels: opt.ChannelsOption = None,
-    classes: opt.ClassesOption = None,
-    output_kind: opt.KindOption = None,
-    arch: opt.ArchOption = None,
-    unsafe_load: opt.UnsafeOption = False,
+    *,
+    spec: opt.Flags,
     batch: opt.BatchOption = 16,
-    jobs: Annotated[int | None, typer.Option("--jobs", help="Worker processes.")] = None,
-    dask: Annotated[str | None, typer.Option("--dask", help="Dask scheduler address, or local:N.")] = None,
-    out: Annotated[str | None, typer.Option("--out", help="Run directory to write.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Finish the run in --out.")] = False,
+    work: opt.Flags,
     keep_noisy: Annotated[
         int, typer.Option("--keep-noisy", help="Write up to N images whose answer changed as DICOM.")
     ] = 0,
@@ -72,20 +58,6 @@ def audit(
     """
     from robustkit.run import audit_model
 
-    spec = opt.input_spec(
-        input_spec_file=input_spec,
-        window=window,
-        output_range=output_range,
-        fov=fov,
-        size=size,
-        interpolation=interpolation,
-        layout=layout,
-        channels=channels,
-        classes=classes,
-        kind=output_kind,
-        arch=arch,
-        unsafe=unsafe_load,
-    )
     with show.progress(quiet or json_, "auditing") as progress:
         outcome = audit_model(
             model,
@@ -109,14 +81,10 @@ def audit(
             simultaneous=simultaneous,
             spec=spec,
             batch=batch,
-            jobs=jobs,
-            dask=dask,
-            out=out,
-            resume=resume,
             gallery=gallery,
             keep_noisy=keep_noisy,
-            command=opt.command_line(sys.argv),
             progress=progress,
+            **work,
         )
     if json_:
         show.print_json(outcome.summary)

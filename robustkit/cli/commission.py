@@ -12,8 +12,9 @@ from robustkit.cli import show
 from robustkit.errors import UsageError
 
 
+@opt.takes_spec
 def commission(
-    model: Annotated[str, typer.Argument(help="A model file, or the name of a model that a plugin offers.")],
+    model: opt.ModelArgument,
     repeats: Annotated[
         str | None, typer.Option("--repeats", help="Scans the noise is fitted to; with --baseline, this month's.")
     ] = None,
@@ -25,24 +26,14 @@ def commission(
     mas: Annotated[str | None, typer.Option("--mas", help="Dose(s) at which scans are held out.")] = None,
     margin: Annotated[str, typer.Option("--margin", help="Difference of SAR that is still agreement.")] = "5%",
     max_sar: Annotated[str | None, typer.Option("--max-sar", help="Gate on the predicted SAR, e.g. 2%.")] = None,
-    noise: Annotated[str, typer.Option("--noise", help="Noise model; `robustkit plugins list` shows all.")] = "nps",
-    n: Annotated[int, typer.Option("-n", "--realizations", help="Realizations a slice and level.")] = 1000,
+    noise: opt.NoiseOption = "nps",
+    n: opt.RealizationsOption = 1000,
     seed: opt.SeedOption = 0,
     confidence: opt.ConfidenceOption = "95%",
     total: Annotated[bool, typer.Option("--total/--no-total", help="Predict with total or plain intervals.")] = True,
     set_: opt.SetOption = None,
-    input_spec: opt.SpecFileOption = None,
-    window: opt.WindowOption = None,
-    output_range: opt.RangeOption = None,
-    fov: opt.FovOption = None,
-    size: opt.SizeOption = None,
-    interpolation: opt.InterpolationOption = None,
-    layout: opt.LayoutOption = None,
-    channels: opt.ChannelsOption = None,
-    classes: opt.ClassesOption = None,
-    output_kind: opt.KindOption = None,
-    arch: opt.ArchOption = None,
-    unsafe_load: opt.UnsafeOption = False,
+    *,
+    spec: opt.Flags,
     batch: opt.BatchOption = 16,
     quiet: opt.QuietOption = False,
     json_: opt.JsonOption = False,
@@ -55,20 +46,6 @@ def commission(
     from robustkit import commission as steps
 
     _refuse_contradictions(repeats, hold_out, baseline, out)
-    spec = opt.input_spec(
-        input_spec_file=input_spec,
-        window=window,
-        output_range=output_range,
-        fov=fov,
-        size=size,
-        interpolation=interpolation,
-        layout=layout,
-        channels=channels,
-        classes=classes,
-        kind=output_kind,
-        arch=arch,
-        unsafe=unsafe_load,
-    )
     recorded = opt.command_line(sys.argv)
     with show.progress(quiet or json_, "commissioning") as progress:
         if baseline is not None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import math
-from collections.abc import Sequence
-from typing import Annotated, Any
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, TypeAlias, get_type_hints
 
 import typer
 
 from robustkit.errors import UsageError
 
+ModelArgument = Annotated[str, typer.Argument(help="A model file, or the name of a model that a plugin offers.")]
 ImagesOption = Annotated[
     str | None,
     typer.Option("--images", help="DICOM file or folder, .npz, .nii.gz, or a name such as phantom/C."),
@@ -22,6 +26,11 @@ CleanOption = Annotated[
     str | None,
     typer.Option("--clean", help="Clean image: slice, mean (of the repeats), or a low-noise reference."),
 ]
+ProfileOption = Annotated[list[str] | None, typer.Option("--profile", help="Noise profile(s) saved by `nps estimate`.")]
+NoiseOption = Annotated[str, typer.Option("--noise", help="Noise model; `robustkit plugins list` shows all.")]
+RealizationsOption = Annotated[int, typer.Option("-n", "--realizations", help="Realizations a slice and level.")]
+MaxSarOption = Annotated[str | None, typer.Option("--max-sar", help="Gate: highest SAR that passes, e.g. 2%.")]
+OutOption = Annotated[str | None, typer.Option("--out", help="Run directory to write.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Same seed, same flips.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
@@ -31,53 +40,81 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A setting of the noise model; repeatable."),
 ]
-WindowOption = Annotated[str | None, typer.Option("--window", help="HU window LO,HI of the model's input, or none.")]
-RangeOption = Annotated[str | None, typer.Option("--range", help="What the window maps to: A,B (default 0,1).")]
-FovOption = Annotated[float | None, typer.Option("--fov", help="Field of view in mm the model expects.")]
-SizeOption = Annotated[str | None, typer.Option("--size", help="Input matrix H,W the model expects.")]
-InterpolationOption = Annotated[str | None, typer.Option("--interpolation", help="area, linear, nearest or decimate.")]
-LayoutOption = Annotated[str | None, typer.Option("--layout", help="nchw or nhwc.")]
-ChannelsOption = Annotated[int | None, typer.Option("--channels", help="1 or 3.")]
-ClassesOption = Annotated[str | None, typer.Option("--classes", help="Class names A,B,... in output order.")]
-KindOption = Annotated[str | None, typer.Option("--output-kind", help="logits or probabilities.")]
-ArchOption = Annotated[str | None, typer.Option("--arch", help="package.module:factory for a bare state dict.")]
-UnsafeOption = Annotated[bool, typer.Option("--unsafe-load", help="Let a model file run code. Recorded, loud.")]
-SpecFileOption = Annotated[
-    str | None, typer.Option("--input-spec", help="TOML file that says how the model wants its input.")
-]
+
+Flags: TypeAlias = dict[str, Any]
+"""The values of a group of options, named as what is called names them."""
+Command: TypeAlias = Callable[..., None]
 
 
-def input_spec(
-    *,
-    input_spec_file: str | None = None,
-    window: str | None = None,
-    output_range: str | None = None,
-    fov: float | None = None,
-    size: str | None = None,
-    interpolation: str | None = None,
-    layout: str | None = None,
-    channels: int | None = None,
-    classes: str | None = None,
-    kind: str | None = None,
-    arch: str | None = None,
-    unsafe: bool = False,
-) -> dict[str, Any]:
-    """Return the input-spec flags that were given, as the adapters take them."""
-    given: dict[str, Any] = {
-        "spec_file": input_spec_file,
-        "window": window,
-        "range": output_range,
-        "fov_mm": fov,
-        "size": size,
-        "interpolation": interpolation,
-        "layout": layout,
-        "channels": channels,
-        "classes": classes,
-        "kind": kind,
-        "arch": arch,
-        "unsafe_load": unsafe or None,
-    }
-    return {name: value for name, value in given.items() if value is not None}
+def _option(kind: Any, name: str, told: str, default: Any = None) -> tuple[Any, Any]:
+    return Annotated[kind, typer.Option(name, help=told)], default
+
+
+TEXT, NUMBER, COUNT = str | None, float | None, int | None
+INPUT_OPTIONS = {
+    "spec_file": _option(TEXT, "--input-spec", "TOML file that says how the model wants its input."),
+    "window": _option(TEXT, "--window", "HU window LO,HI of the model's input, or none."),
+    "range": _option(TEXT, "--range", "What the window maps to: A,B (default 0,1)."),
+    "fov_mm": _option(NUMBER, "--fov", "Field of view in mm the model expects."),
+    "size": _option(TEXT, "--size", "Input matrix H,W the model expects."),
+    "interpolation": _option(TEXT, "--interpolation", "area, linear, nearest or decimate."),
+    "layout": _option(TEXT, "--layout", "nchw or nhwc."),
+    "channels": _option(COUNT, "--channels", "1 or 3."),
+    "dtype": _option(TEXT, "--dtype", "Number type of the input, where the file leaves it open."),
+    "classes": _option(TEXT, "--classes", "Class names A,B,... in output order."),
+    "kind": _option(TEXT, "--output-kind", "logits or probabilities."),
+    "output": _option(TEXT, "--output", "Name of the score output, of a model that has several."),
+    "arch": _option(TEXT, "--arch", "package.module:factory for a bare state dict."),
+    "unsafe_load": _option(bool, "--unsafe-load", "Let a model file run code. Recorded, loud.", False),
+}
+"""How a model wants its input, by the names that the adapters have for it."""
+WORK_OPTIONS = {
+    "jobs": _option(COUNT, "--jobs", "Worker processes."),
+    "dask": _option(TEXT, "--dask", "Dask scheduler address, or local:N."),
+    "out": _option(TEXT, "--out", "Run directory to write."),
+    "resume": _option(bool, "--resume", "Finish the run in --out.", False),
+}
+"""Where the work is done and where it is kept."""
+
+
+def takes_spec(command: Command) -> Command:
+    """Give a command the options of a model's input; it gets those that were given as its argument `spec`."""
+    return _with_options(command, "spec", INPUT_OPTIONS, _given)
+
+
+def takes_work(command: Command) -> Command:
+    """Give a command the options of long work; it gets them, and the command line as recorded, as `work`."""
+    return _with_options(command, "work", WORK_OPTIONS, lambda flags: {**flags, "command": command_line(sys.argv)})
+
+
+def _given(flags: Flags) -> Flags:
+    return {name: value for name, value in flags.items() if value is not None and value is not False}
+
+
+def _with_options(
+    command: Command, name: str, options: Mapping[str, tuple[Any, Any]], settle: Callable[[Flags], Flags]
+) -> Command:
+    """Return the command with options in the place of its argument `name`, where it gets their settled values."""
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        own = {flag: values.pop(flag) for flag in options}
+        command(**values, **{name: settle(own)})
+
+    hints = get_type_hints(command, include_extras=True)
+    found: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name == name:
+            found += [_keyword(flag, kind, default) for flag, (kind, default) in options.items()]
+        else:
+            found.append(_keyword(parameter.name, hints[parameter.name], parameter.default))
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in found}
+    run.__signature__ = inspect.Signature(found)  # type: ignore[attr-defined]
+    return run
+
+
+def _keyword(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
 def settings(pairs: Sequence[str] | None) -> dict[str, Any]:

@@ -12,45 +12,22 @@ from robustkit.cli import options as opt
 from robustkit.cli import show
 
 
+@opt.takes_spec
 def replay(
-    model: Annotated[str, typer.Argument(help="A model file, or the name of a model that a plugin offers.")],
+    model: opt.ModelArgument,
     repeats: Annotated[str, typer.Option("--repeats", help="Measured scans to score: DICOM folder or .npz.")],
     clean: opt.CleanOption = None,
     confidence: opt.ConfidenceOption = "95%",
-    max_sar: Annotated[str | None, typer.Option("--max-sar", help="Gate: highest SAR that passes, e.g. 2%.")] = None,
-    input_spec: opt.SpecFileOption = None,
-    window: opt.WindowOption = None,
-    output_range: opt.RangeOption = None,
-    fov: opt.FovOption = None,
-    size: opt.SizeOption = None,
-    interpolation: opt.InterpolationOption = None,
-    layout: opt.LayoutOption = None,
-    channels: opt.ChannelsOption = None,
-    classes: opt.ClassesOption = None,
-    output_kind: opt.KindOption = None,
-    arch: opt.ArchOption = None,
-    unsafe_load: opt.UnsafeOption = False,
+    max_sar: opt.MaxSarOption = None,
+    *,
+    spec: opt.Flags,
     batch: opt.BatchOption = 16,
-    out: Annotated[str | None, typer.Option("--out", help="Run directory to write.")] = None,
+    out: opt.OutOption = None,
     json_: opt.JsonOption = False,
 ) -> None:
     """Score measured scans as realizations: the experimental arm."""
     from robustkit.replay import replay_scans
 
-    spec = opt.input_spec(
-        input_spec_file=input_spec,
-        window=window,
-        output_range=output_range,
-        fov=fov,
-        size=size,
-        interpolation=interpolation,
-        layout=layout,
-        channels=channels,
-        classes=classes,
-        kind=output_kind,
-        arch=arch,
-        unsafe=unsafe_load,
-    )
     outcome = replay_scans(
         model,
         repeats,
@@ -88,11 +65,14 @@ def compare(
     raise typer.Exit(found["exit_code"])
 
 
+@opt.takes_spec
 def plan(
     max_sar: Annotated[str, typer.Option("--max-sar", help="The claim: SAR at most this, e.g. 1%.")],
     confidence: opt.ConfidenceOption = "95%",
     power: Annotated[str | None, typer.Option("--power", help="Chance wanted to see what is true, e.g. 80%.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Also time this model here.")] = None,
+    *,
+    spec: opt.Flags,
     json_: opt.JsonOption = False,
 ) -> None:
     """Say how many realizations a claim needs, and with --model how long they take here."""
@@ -101,17 +81,20 @@ def plan(
 
     found = plan_claim(max_sar, opt.confidence(confidence), opt.fraction(power, "--power"))
     if model is not None:
-        found["time"] = time_model(model, {}, len(DEFAULT_MAS), 1, found["realizations"])
+        found["time"] = time_model(model, spec, len(DEFAULT_MAS), 1, found["realizations"])
     show.print_plan(found, json_)
 
 
+@opt.takes_spec
 def verify(
     run_dir: Annotated[Path, typer.Argument(help="A finished run directory.")],
     model: Annotated[str | None, typer.Argument(help="The audited model, to rebuild and re-score rows.")] = None,
     images: opt.ImagesOption = None,
     repeats: opt.RepeatsOption = None,
-    profile: Annotated[list[str] | None, typer.Option("--profile", help="The profiles of the audit.")] = None,
+    profile: opt.ProfileOption = None,
     clean: opt.CleanOption = None,
+    *,
+    spec: opt.Flags,
     sample: Annotated[int, typer.Option("--sample", help="Rows to rebuild, flips first.")] = 20,
     seed: opt.SeedOption = 0,
     json_: opt.JsonOption = False,
@@ -120,7 +103,15 @@ def verify(
     from robustkit.verify import verify_run
 
     found = verify_run(
-        run_dir, model, images=images, repeats=repeats, profile=profile or [], clean=clean, sample=sample, seed=seed
+        run_dir,
+        model,
+        images=images,
+        repeats=repeats,
+        profile=profile or [],
+        clean=clean,
+        spec=spec,
+        sample=sample,
+        seed=seed,
     )
     show.print_verdict(found, json_)
     raise typer.Exit(0 if found["verdict"] == "verified" else 1)

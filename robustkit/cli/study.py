@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -16,26 +15,20 @@ FoldsOption = Annotated[int, typer.Option("--folds", help="Cross-validation by p
 FoldOption = Annotated[
     int | None, typer.Option("--fold", help="Which fold validates, from 1; the recipe's own split without it.")
 ]
-JobsOption = Annotated[int | None, typer.Option("--jobs", help="Worker processes.")]
-DaskOption = Annotated[str | None, typer.Option("--dask", help="Dask scheduler address, or local:N.")]
-OutOption = Annotated[str | None, typer.Option("--out", help="Run directory to write.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Finish the run in --out.")]
-NoiseOption = Annotated[str, typer.Option("--noise", help="Noise model; `robustkit plugins list` shows all.")]
 ScansOption = Annotated[int, typer.Option("--scans", help="Measured scans a slice and level; 0 leaves them out.")]
 CentreOption = Annotated[
     str, typer.Option("--centre", help="Clean image: low-noise (20 scans at 200 mAs) or paper (20 at 25 mAs).")
 ]
 
 
+@opt.takes_work
 def train(
     recipe: RecipeArgument,
     backend: BackendOption = None,
     folds: FoldsOption = 10,
     seed: opt.SeedOption = 0,
-    jobs: JobsOption = None,
-    dask: DaskOption = None,
-    out: OutOption = None,
-    resume: ResumeOption = False,
+    *,
+    work: opt.Flags,
     quiet: opt.QuietOption = False,
     json_: opt.JsonOption = False,
 ) -> None:
@@ -51,17 +44,15 @@ def train(
             backend=backend,
             folds=folds,
             seed=seed,
-            jobs=jobs,
-            dask=dask,
-            out=out,
-            resume=resume,
-            command=opt.command_line(sys.argv),
             progress=progress,
+            **work,
         )
     show.print_training(outcome.summary, outcome.run_dir, json_)
     raise typer.Exit(outcome.exit_code)
 
 
+@opt.takes_spec
+@opt.takes_work
 def variability(
     recipe: Annotated[str, typer.Argument(help="A recipe, or a folder of model files.")],
     n: Annotated[int, typer.Option("-n", "--models", help="Models, with seeds S, S+1, ...")] = 10,
@@ -69,7 +60,7 @@ def variability(
     seed: opt.SeedOption = 0,
     fold: FoldOption = None,
     folds: FoldsOption = 10,
-    noise: NoiseOption = "nps",
+    noise: opt.NoiseOption = "nps",
     set_: opt.SetOption = None,
     mas: Annotated[str | None, typer.Option("--mas", help="Levels, simulated and measured: 25,200.")] = None,
     realizations: Annotated[int, typer.Option("--realizations", help="Simulated images a slice and level.")] = 1000,
@@ -77,32 +68,15 @@ def variability(
     centre: CentreOption = "low-noise",
     confidence: opt.ConfidenceOption = "95%",
     keep_models: Annotated[bool, typer.Option("--keep-models/--drop-models", help="Write the trained models.")] = False,
-    input_spec: opt.SpecFileOption = None,
-    window: opt.WindowOption = None,
-    fov: opt.FovOption = None,
-    size: opt.SizeOption = None,
-    interpolation: opt.InterpolationOption = None,
-    classes: opt.ClassesOption = None,
-    arch: opt.ArchOption = None,
-    jobs: JobsOption = None,
-    dask: DaskOption = None,
-    out: OutOption = None,
-    resume: ResumeOption = False,
+    *,
+    spec: opt.Flags,
+    work: opt.Flags,
     quiet: opt.QuietOption = False,
     json_: opt.JsonOption = False,
 ) -> None:
     """Train n models that differ by seed alone and audit each on the same simulated and measured images."""
     from robustkit.variability import study
 
-    spec = opt.input_spec(
-        input_spec_file=input_spec,
-        window=window,
-        fov=fov,
-        size=size,
-        interpolation=interpolation,
-        classes=classes,
-        arch=arch,
-    )
     with show.progress(quiet or json_, "models") as progress:
         outcome = study(
             recipe,
@@ -120,17 +94,15 @@ def variability(
             confidence=opt.confidence(confidence),
             spec=spec,
             keep=keep_models,
-            jobs=jobs,
-            dask=dask,
-            out=out,
-            resume=resume,
-            command=opt.command_line(sys.argv),
             progress=progress,
+            **work,
         )
     show.print_variability(outcome.summary, outcome.run_dir, json_)
     raise typer.Exit(outcome.exit_code)
 
 
+@opt.takes_spec
+@opt.takes_work
 def harden(
     recipe: Annotated[str, typer.Argument(help="A recipe, or a trainable model file together with --recipe.")],
     strategy: Annotated[str, typer.Option("--strategy", help="`robustkit plugins list` shows all.")] = "adaptive",
@@ -144,7 +116,7 @@ def harden(
     seed: opt.SeedOption = 0,
     fold: FoldOption = None,
     folds: FoldsOption = 10,
-    noise: NoiseOption = "nps",
+    noise: opt.NoiseOption = "nps",
     mas: Annotated[str | None, typer.Option("--mas", help="Levels a round is judged at.")] = None,
     realizations: Annotated[int, typer.Option("--realizations", help="Judged a slice and level.")] = 1000,
     scans: ScansOption = 150,
@@ -157,12 +129,9 @@ def harden(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the strategy; repeatable.")
     ] = None,
-    input_spec: opt.SpecFileOption = None,
-    arch: opt.ArchOption = None,
-    jobs: JobsOption = None,
-    dask: DaskOption = None,
-    out: OutOption = None,
-    resume: ResumeOption = False,
+    *,
+    spec: opt.Flags,
+    work: opt.Flags,
     quiet: opt.QuietOption = False,
     json_: opt.JsonOption = False,
 ) -> None:
@@ -195,32 +164,30 @@ def harden(
             rounds=rounds,
             confidence=opt.confidence(confidence),
             options=opt.settings(set_),
-            spec=opt.input_spec(input_spec_file=input_spec, arch=arch),
-            jobs=jobs,
-            dask=dask,
-            out=out,
-            resume=resume,
-            command=opt.command_line(sys.argv),
+            spec=spec,
             progress=progress,
+            **work,
         )
     show.print_hardening(outcome.summary, outcome.run_dir, json_)
     raise typer.Exit(outcome.exit_code)
 
 
+@opt.takes_work
 def reproduce(
     scale: Annotated[str, typer.Option("--scale", help="small (minutes) or paper (the paper's numbers).")] = "small",
     recipe: Annotated[str, typer.Option("--recipe", help="What is trained.")] = "ct-bodysite",
     backend: BackendOption = None,
     seed: opt.SeedOption = 0,
     centre: CentreOption = "low-noise",
-    jobs: Annotated[int | None, typer.Option("--jobs", help="Worker processes; all cores without it.")] = None,
-    dask: DaskOption = None,
-    out: OutOption = None,
-    resume: ResumeOption = False,
+    *,
+    work: opt.Flags,
     quiet: opt.QuietOption = False,
     json_: opt.JsonOption = False,
 ) -> None:
-    """Reproduce Peng et al. 2023 end to end on the virtual scanner, beside the paper's own values."""
+    """Reproduce Peng et al. 2023 end to end on the virtual scanner, beside the paper's own values.
+
+    Every core works on it unless --jobs says how many.
+    """
     from robustkit.reproduce import reproduce as run
 
     with show.progress(quiet or json_, "stages") as progress:
@@ -230,12 +197,8 @@ def reproduce(
             backend=backend,
             seed=seed,
             centre=centre,
-            jobs=jobs,
-            dask=dask,
-            out=out,
-            resume=resume,
-            command=opt.command_line(sys.argv),
             progress=progress,
+            **work,
         )
     show.print_reproduction(outcome.summary, outcome.run_dir, json_)
     raise typer.Exit(outcome.exit_code)

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustkit.adapters.classifier import first_line, probabilities, settle_answer
-from robustkit.adapters.preprocess import prepare
+from robustkit.adapters.classifier import answer, first_line, settle_answer
 from robustkit.adapters.spec import FileFacts, InputSpec, read_flags, settle
 from robustkit.errors import ModelError, RobustkitError
 from robustkit.types import Image, PixelSize
@@ -41,10 +40,7 @@ class PredictClassifier:
 
     def predict(self, batch: Image, pixel_mm: PixelSize) -> NDArray[np.float32]:
         """Return probabilities (B, C) of images (B, H, W) in HU; ModelError for an output that is not finite."""
-        inputs = prepare(batch, pixel_mm, self.spec)
-        if not len(inputs):
-            return np.empty((0, len(self.classes)), dtype=np.float32)
-        return probabilities(self.forward(inputs), self.spec, self.name)
+        return answer(self.forward, batch, pixel_mm, self.spec, self.name)
 
     def forward(self, inputs: NDArray[Any]) -> NDArray[Any]:
         """Return the raw scores (B, C) of prepared input; ModelError in one line for whatever the function raises."""

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from adapters import torch_zoo  # noqa: E402
 
-from robustkit.adapters import load_model, onnx_train  # noqa: E402
+from robustkit.adapters import load_model, onnx_operators, onnx_train  # noqa: E402
 from robustkit.adapters.torch import from_module  # noqa: E402
 from robustkit.errors import ModelError, UsageError  # noqa: E402
 from robustkit.types import Slice, Trainable, slice_id  # noqa: E402
@@ -117,14 +117,14 @@ def test_operator_computes_what_onnxruntime_computes(kind, opset, x, others, att
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     expected = session.run(None, {"x": x})[0]
-    node = onnx_train._nodes(model)[0]
-    found = onnx_train.OPERATORS[kind](node, *(torch.from_numpy(np.array(v)) for v in (x, *others)))
+    node = onnx_train.nodes_of(model)[0]
+    found = onnx_operators.OPERATORS[kind](node, *(torch.from_numpy(np.array(v)) for v in (x, *others)))
     assert found.shape == expected.shape
     assert found.numpy() == pytest.approx(expected, rel=2e-5, abs=2e-5)
 
 
 def test_every_operator_is_tried() -> None:
-    assert {case[0] for case in CASES} | {"Constant"} == set(onnx_train.OPERATORS)
+    assert {case[0] for case in CASES} | {"Constant"} == set(onnx_operators.OPERATORS)
 
 
 def slices(n: int = 12) -> list[Slice]:
@@ -215,7 +215,7 @@ def test_foreign_operators_are_listed(tmp_path: Path) -> None:
 
 def test_graph_that_differs_in_torch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(zoo.linear(tmp_path / "m.onnx"), zoo.HU)
-    monkeypatch.setitem(onnx_train.OPERATORS, "MatMul", lambda _, a, b: a @ b * 1.01)
+    monkeypatch.setitem(onnx_operators.OPERATORS, "MatMul", lambda _, a, b: a @ b * 1.01)
     with pytest.raises(ModelError, match=r"in torch it differs by .* in probability"):
         model.fit(slices(), 0)
 
