@@ -27,8 +27,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,7 @@ PROBE_PX = (1.0, 4.0, 16.0)
 PROBES = 30
 TAILS = (1.0, 2.0)
 BATCH = 16
+FLOOR = "20 scans (floor)"
 COLUMNS = ("sd bias", "sd rms", "NPS 7", "NPS 32", "acf", "block 4", "block 16", "var", "skew", "4th", "SAR")
 
 
@@ -176,6 +180,20 @@ class Tally:
                 found[i, j] = np.einsum("bij,bij->", a, b, dtype=np.float64) / pairs
         return found
 
+    def merge(self, other: Tally) -> None:
+        """Add the sums of other fields of the same slice."""
+        self.square, self.moments, self.lags = (
+            self.square + other.square,
+            self.moments + other.moments,
+            self.lags + other.lags,
+        )
+        for size in self.spectra:
+            self.spectra[size] = self.spectra[size] + other.spectra[size]
+        for size in self.blocks:
+            self.blocks[size] = self.blocks[size] + other.blocks[size]
+        self.logits += other.logits
+        self.n += other.n
+
     @property
     def sd_map(self) -> NDArray[np.float64]:
         return np.sqrt(self.square / self.n)
@@ -278,34 +296,78 @@ def average(figures: list[dict[str, float]]) -> dict[str, float]:
     return mean
 
 
-def compare(item: Slice, wanted: list[str] | None, fits: int, truth_n: int, sims: int) -> dict[str, dict[str, float]]:
-    """Return {line: figures} of one slice."""
-    scanner = VirtualScanner()
-    truth_sd = scanner.sd_map(item, MAS)
-    window = window_of(item, truth_sd)
-    truth = Tally(window)
-    shift = window.cut(scanner.bias_map(item, MAS))
-    print(
-        f"mean shift by the logarithm, rms over the sd: {np.sqrt(np.mean((shift / window.sd)[window.body] ** 2)):.3f}"
-    )
-    for fields in batches(lambda keys: scanner.noise(item, MAS, keys), draws(1, "scan", item.id, range(truth_n))):
-        truth.add(window.cut(fields) - shift)
-    lines: dict[str, list[dict[str, float]]] = {}
-    makers = {n: m for n, m in methods(truth_sd).items() if wanted is None or n in wanted}
-    for fit in range(fits):
-        repeats = scanner.repeats(item, MAS, K, seed=2, first=fit * K)
-        floor = Tally(window)
-        floor.add(window.cut(repeats.residuals))
-        lines.setdefault("20 scans (floor)", []).append(judge(floor, None, truth, ddof=1))
-        keys = draws(3, "audit", item.id, range(fit * sims, (fit + 1) * sims))
-        for name, make in makers.items():
-            sample, claimed = make(repeats)
-            tally = Tally(window)
-            for fields in batches(sample, keys):
-                tally.add(window.cut(fields) - (shift if name == "scanner" else 0.0))
-            sd = None if claimed is None else window.cut(claimed)[window.body]
-            lines.setdefault(name, []).append(judge(tally, sd, truth))
-    return {name: average(figures) for name, figures in lines.items()}
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """A slice, what its noise is held against, and the mean shift of its scans by the logarithm, cut to the window."""
+
+    item: Slice
+    sd: Fields
+    shift: Fields
+    truth: Tally
+
+
+_grounds: dict[str, Ground] = {}
+"""By name of the slice; workers are forked when it is full."""
+SCANNER = VirtualScanner(threads=1)
+
+
+def ground(name: str, item: Slice) -> Ground:
+    """Return a slice whose truth is still empty."""
+    sd = SCANNER.sd_map(item, MAS)
+    window = window_of(item, sd)
+    shift = window.cut(SCANNER.bias_map(item, MAS))
+    told = np.sqrt(np.mean((shift / window.sd)[window.body] ** 2))
+    print(f"{name}: mean shift by the logarithm, rms over the sd: {told:.3f}", flush=True)
+    return Ground(item, sd, shift, Tally(window))
+
+
+def truth_part(task: tuple[str, int, int]) -> Tally:
+    """Return the sums over scans first .. stop of one slice."""
+    name, first, stop = task
+    one, tally = _grounds[name], Tally(_grounds[name].truth.window)
+    for fields in batches(
+        lambda keys: SCANNER.noise(one.item, MAS, keys), draws(1, "scan", one.item.id, range(first, stop))
+    ):
+        tally.add(tally.window.cut(fields) - one.shift)
+    return tally
+
+
+def fit_part(task: tuple[str, str, int, int]) -> dict[str, float]:
+    """Return the figures of one line of one slice, from one set of 20 scans and `sims` realizations."""
+    name, line, fit, sims = task
+    one = _grounds[name]
+    tally = Tally(one.truth.window)
+    repeats = SCANNER.repeats(one.item, MAS, K, seed=2, first=fit * K)
+    if line == FLOOR:
+        tally.add(tally.window.cut(repeats.residuals))
+        return judge(tally, None, one.truth, ddof=1)
+    sample, claimed = methods(one.sd)[line](repeats)
+    for fields in batches(sample, draws(3, "audit", one.item.id, range(fit * sims, (fit + 1) * sims))):
+        tally.add(tally.window.cut(fields) - (one.shift if line == "scanner" else 0.0))
+    sd = None if claimed is None else tally.window.cut(claimed)[tally.window.body]
+    return judge(tally, sd, one.truth)
+
+
+def compare(
+    items: dict[str, Slice], wanted: list[str] | None, fits: int, truth_n: int, sims: int, jobs: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return {slice: {line: figures}}; the same figures whatever `jobs`."""
+    _grounds.update({name: ground(name, item) for name, item in items.items()})
+    with _pool(jobs) as pool:
+        parts = [(name, i, min(i + 4 * BATCH, truth_n)) for name in items for i in range(0, truth_n, 4 * BATCH)]
+        for (name, *_), tally in zip(parts, pool.map(truth_part, parts), strict=True):
+            _grounds[name].truth.merge(tally)
+    lines = [FLOOR, *(line for line in methods(np.empty(0)) if wanted is None or line in wanted)]
+    tasks = [(name, line, fit, sims) for name in items for line in lines for fit in range(fits)]
+    with _pool(jobs) as pool:
+        found = dict(zip(tasks, pool.map(fit_part, tasks), strict=True))
+    return {
+        name: {line: average([found[name, line, fit, sims] for fit in range(fits)]) for line in lines} for name in items
+    }
+
+
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork"))
 
 
 def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
@@ -335,19 +397,18 @@ def main() -> None:
     parser.add_argument("--fits", type=int, default=10)
     parser.add_argument("--truth", type=int, default=1000)
     parser.add_argument("--sims", type=int, default=112, help="realizations of each fit")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes; they change no figure")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     asked = parser.parse_args()
     if asked.quick:
         asked.fits, asked.truth, asked.slices = 2, 304, "C"
     chosen = slices(asked.slices.split(","))
     wanted = asked.methods.split(";") if asked.methods else None
-    results = {}
-    for name, item in chosen.items():
-        start = time.perf_counter()
-        results[name] = compare(item, wanted, asked.fits, asked.truth, asked.sims)
-        print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
-        if asked.json:
-            asked.json.write_text(json.dumps(results, indent=1))
+    start = time.perf_counter()
+    results = compare(chosen, wanted, asked.fits, asked.truth, asked.sims, asked.jobs)
+    if asked.json:
+        asked.json.write_text(json.dumps(results, indent=1))
+    print(f"{time.perf_counter() - start:.0f} s on {asked.jobs} processes")
     print(table(results))
 
 
