@@ -28,6 +28,7 @@ from robustkit_ct_bodysite.network import (
     _targets,
     placed,
     scaled,
+    zoomed,
 )
 from robustkit_ct_bodysite.patient import SITES
 
@@ -97,12 +98,14 @@ class KerasNet:
         model.compile(optimizer=adam, loss=_squared_error, jit_compile=False)
         rng = np.random.Generator(np.random.Philox(key=[seed, 0x7A11]))
         wanted, sampler = np.eye(len(SITES), dtype=np.float32)[labels], SiteNet(self.settings, self.weights)
-        history = []
+        data, history = scaled(images, self.settings.window), []
         for epoch in range(epochs):
             total = 0.0
-            for where, inputs in sampler._batches(images, rng):
-                keep = sampler._kept(len(where), rng)
-                total += _step(model, inputs, keep, wanted[where]) * len(where)
+            order, at, keep = sampler.epoch(len(labels), rng)
+            for start in range(0, len(labels), self.settings.batch):
+                part = slice(start, start + self.settings.batch)
+                inputs = zoomed(data, order[part], at[part])[:, None]
+                total += _step(model, inputs, keep[part], wanted[order[part]]) * len(inputs)
             history.append(total / len(labels))
             if progress is not None:
                 progress(epoch + 1, history[-1])

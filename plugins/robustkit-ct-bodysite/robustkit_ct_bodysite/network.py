@@ -144,38 +144,41 @@ class SiteNet:
     def _stages(
         self, images: Image, labels: NDArray[np.int64], seed: int, epochs: int, rate: float
     ) -> Iterator[SiteNet]:
-        torch = _torch()
+        torch, device = _torch(), training_device()
         rng = np.random.Generator(np.random.Philox(key=[seed, 0x7A11]))
-        tensors = {name: torch.from_numpy(np.array(value)).requires_grad_() for name, value in self.weights.items()}
-        optimiser = torch.optim.Adam(list(tensors.values()), lr=rate)
-        wanted = torch.eye(len(SITES))[torch.from_numpy(labels)]
+        tensors = {name: torch.from_numpy(np.array(value)).to(device) for name, value in self.weights.items()}
+        optimiser = torch.optim.Adam([tensor.requires_grad_() for tensor in tensors.values()], lr=rate)
+        data = torch.from_numpy(scaled(images, self.settings.window)).to(device)
+        wanted = torch.eye(len(SITES))[torch.from_numpy(labels)].to(device)
         history: list[float] = []
         for _ in range(epochs):
-            total = 0.0
-            with _one_thread():
-                for where, inputs in self._batches(images, rng):
-                    keep = torch.from_numpy(self._kept(len(where), rng))
-                    found = _forward(tensors, torch.from_numpy(inputs), self.settings, keep).softmax(dim=1)
+            total = torch.zeros((), dtype=torch.float64, device=device)
+            with _one_thread(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+                drawn = (torch.from_numpy(part).to(device) for part in self.epoch(len(labels), rng))
+                for where, at, keep in zip(*(part.split(self.settings.batch) for part in drawn), strict=True):
+                    inputs = zoomed(data, where, at)[:, None]
+                    found = _forward(tensors, inputs, self.settings, keep).softmax(dim=1)
                     loss = (found - wanted[where]).square().sum(dim=1).mean()
                     optimiser.zero_grad()
                     loss.backward()
                     optimiser.step()
-                    total += loss.item() * len(where)
-            history.append(total / len(labels))
-            weights = {name: tensor.detach().numpy().copy() for name, tensor in tensors.items()}
+                    total += loss.detach().double() * len(where)
+            history.append(total.item() / len(labels))
+            weights = {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
             yield replace(self, weights=weights, history=tuple(history))
 
-    def _batches(self, images: Image, rng: np.random.Generator) -> Iterator[tuple[NDArray[np.int64], Image]]:
-        order = rng.permutation(len(images))
-        for start in range(0, len(order), self.settings.batch):
-            where = order[start : start + self.settings.batch]
-            zoom = rng.uniform(*self.settings.scaling, size=len(where))
-            inputs = np.stack([zoomed(images[i], z, self.settings.size) for i, z in zip(where, zoom, strict=True)])
-            yield where, scaled(inputs, self.settings.window)[:, None]
+    def epoch(self, count: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64], Image]:
+        """Draw an epoch: order (N,), pixels `zoomed` picks (N, size), and units that dropout keeps (N, hidden).
 
-    def _kept(self, count: int, rng: np.random.Generator) -> Image:
-        share = 1.0 - self.settings.dropout
-        return (rng.random((count, self.settings.hidden)) < share).astype(np.float32) / np.float32(share)
+        Parts of `settings.batch` images, one after the other, are its batches.
+        """
+        order, share = rng.permutation(count), 1.0 - self.settings.dropout
+        at, keep = [], []
+        for start in range(0, count, self.settings.batch):
+            n = min(self.settings.batch, count - start)
+            at.append(zoom_index(rng.uniform(*self.settings.scaling, size=n), self.settings.size))
+            keep.append((rng.random((n, self.settings.hidden)) < share).astype(np.float32) / np.float32(share))
+        return order, np.concatenate(at), np.concatenate(keep)
 
 
 def untrained(settings: Settings, seed: int) -> SiteNet:
@@ -202,13 +205,23 @@ def placed(images: Image, pixel_mm: PixelSize, size: int) -> Image:
     return found
 
 
-def zoomed(image: Image, zoom: float, size: int) -> Image:
-    """Return (size, size), the field of a square image with its content enlarged by `zoom`: nearest, air outside."""
-    n = len(image)
-    at = np.floor(0.5 * n + (np.arange(size) + 0.5 - 0.5 * size) * (n / size / zoom)).astype(np.intp)
-    inside = (at >= 0) & (at < n)
-    found = image[np.clip(at, 0, n - 1)[:, None], np.clip(at, 0, n - 1)[None, :]]
-    return np.where(inside[:, None] & inside[None, :], found, np.float32(AIR))
+def zoom_index(zoom: NDArray[np.float64], size: int, count: int = KEPT) -> NDArray[np.int64]:
+    """Return (B, size): of `count` pixels across a field those nearest to `size` with the content enlarged by `zoom`.
+
+    -1 where that lies outside the field.
+    """
+    at = np.floor(0.5 * count + (np.arange(size) + 0.5 - 0.5 * size) * (count / size / zoom[:, None])).astype(np.int64)
+    return np.where((at >= 0) & (at < count), at, -1)
+
+
+def zoomed(images: Any, where: Any, at: Any) -> Any:
+    """Return images (B, size, size) of `images` (N, n, n), scaled to 0..1: those at `where` (B,), pixels `at`.
+
+    0, air, outside. Arrays of numpy, or tensors of torch on any device.
+    """
+    inside = at >= 0
+    at = at * inside
+    return images[where[:, None, None], at[:, :, None], at[:, None, :]] * (inside[:, :, None] & inside[:, None, :])
 
 
 def scaled(images: Image, window: tuple[float, float]) -> Image:
@@ -265,6 +278,11 @@ class _one_thread:  # noqa: N801
 
     def __exit__(self, *_: object) -> None:
         _torch().set_num_threads(self.before)
+
+
+def training_device() -> str:
+    """Return where torch trains: "cuda" where it finds a GPU, whose weights differ from a processor's by rounding."""
+    return "cuda" if _torch().cuda.is_available() else "cpu"
 
 
 def _torch() -> Any:

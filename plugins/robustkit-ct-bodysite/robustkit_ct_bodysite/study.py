@@ -14,7 +14,7 @@ import numpy as np
 from robustkit import Classifier, DataError, MissingExtraError, Slice, UsageError
 from robustkit_ct_bodysite import data
 from robustkit_ct_bodysite.cohort import TRANSITION_MM, Cohort, Split
-from robustkit_ct_bodysite.network import KEPT, Settings, SiteNet, _picked
+from robustkit_ct_bodysite.network import KEPT, Settings, SiteNet, _picked, training_device
 from robustkit_ct_bodysite.patient import SITES, fixed_phantom
 from robustkit_ct_bodysite.phantom import central_slices, phantom_slice
 from robustkit_ct_bodysite.recipe import SiteRecipe, slices
@@ -62,8 +62,9 @@ class Study:
         return replace(self, backend=name)
 
     def signature(self) -> str:
-        """Return what decides the models besides the seed: network, cohort, and the code that paints it."""
-        return f"{self.backend} {self.recipe!r} {data._painters()}"
+        """Return what decides the models besides the seed: network, device, cohort, the code that paints it."""
+        where = training_device() if self.backend == "torch" else "cpu"
+        return f"{self.backend} {where} {self.recipe!r} {data._painters()}"
 
     def every(self, item: Slice, *, training: bool = False) -> int:
         """Return which pixels of a slice the network reads: every one of 512 over 500 mm is 8 for 64 pixels."""

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from robustkit_ct_bodysite.network import Settings, SiteNet, placed, scaled, untrained, zoomed
+from robustkit_ct_bodysite.network import Settings, SiteNet, placed, scaled, untrained, zoom_index, zoomed
 from robustkit_ct_bodysite.patient import SITES
 
 from robustkit import DataError, Slice, UsageError, slice_id
@@ -127,10 +127,25 @@ def test_a_tight_field_is_padded_with_air() -> None:
 
 
 def test_zoom_of_one_is_decimation_and_two_doubles() -> None:
-    image = np.arange(64.0 * 64, dtype=np.float32).reshape(64, 64)
-    np.testing.assert_array_equal(zoomed(image, 1.0, 32), image[1::2, 1::2])
-    np.testing.assert_array_equal(zoomed(image, 2.0, 32), image[16:48, 16:48])
-    assert (zoomed(image, 0.5, 32)[:7] == -1000).all()
+    images = np.arange(2 * 64.0 * 64, dtype=np.float32).reshape(2, 64, 64)
+    where, at = np.array([1, 1, 0]), zoom_index(np.array([1.0, 2.0, 0.5]), 32, 64)
+    for found in (zoomed(images, where, at), zoomed(*map(torch.from_numpy, (images, where, at))).numpy()):
+        np.testing.assert_array_equal(found[0], images[1, 1::2, 1::2])
+        np.testing.assert_array_equal(found[1], images[1, 16:48, 16:48])
+        assert (found[2, :7] == 0).all()
+        assert (found[2, 8:24, 8:24] == images[0, 2::4, 2::4]).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_a_gpu_trains_the_same_network_but_for_rounding(monkeypatch) -> None:
+    data = toy()
+    start = untrained(SMALL, 3)
+    found = [start.fit(data, 5) for _ in range(2)]
+    monkeypatch.setattr("robustkit_ct_bodysite.network.training_device", lambda: "cpu")
+    expected = start.fit(data, 5)
+    for name, values in expected.weights.items():
+        np.testing.assert_array_equal(found[0].weights[name], found[1].weights[name])
+        np.testing.assert_allclose(found[0].weights[name], values, atol=2e-4)
 
 
 def test_onnx_file_gives_what_torch_gives(tmp_path) -> None:
