@@ -51,6 +51,7 @@ from robustkit.adapters.keras_train import (
 from robustkit.adapters.spec import DTYPES, FileFacts, InputSpec, gather, layout_of, read_flags, settle
 from robustkit.adapters.training import Progress, Schedule
 from robustkit.errors import ModelError, RobustkitError, UsageError
+from robustkit.patience import bounded
 from robustkit.types import Image, PixelSize, Slice
 
 log = logging.getLogger("robustkit")
@@ -298,12 +299,17 @@ def _last_operator(model: Any) -> str | None:
 
 
 def _run(model: Any, name: str) -> Forward:
-    compute = _compiled(model)
+    answer = _compiled(model)
+
+    def compute(inputs: NDArray[Any]) -> NDArray[Any]:
+        with one_thread(), quiet():
+            return np.asarray(answer(inputs))
 
     def run(inputs: NDArray[Any]) -> NDArray[Any]:
         try:
-            with one_thread(), quiet():
-                return np.asarray(compute(inputs))
+            return bounded(lambda: compute(inputs), name)
+        except RobustkitError:
+            raise
         except Exception as error:  # both backends raise their own kinds
             size = " x ".join(str(side) for side in inputs.shape[1:])
             raise ModelError(f"{name} cannot take images of {size} ({first_line(error)}); see --size") from None

@@ -29,7 +29,8 @@ from robustkit.adapters.classifier import (
 )
 from robustkit.adapters.spec import METADATA_KEY, FileFacts, InputSpec, gather, settle
 from robustkit.adapters.training import Progress, Schedule
-from robustkit.errors import ModelError, UsageError
+from robustkit.errors import ModelError, RobustkitError, UsageError
+from robustkit.patience import bounded
 from robustkit.types import Image, PixelSize, Slice
 
 INPUT_TYPES = {
@@ -265,9 +266,14 @@ def open_session(path: Path, content: wire.OnnxContent, data: bytes | None = Non
     options.log_severity_level = 4
     try:
         # without enable_fallback=0 it prints on stdout and tries the same thing again
-        return ort.InferenceSession(
-            data or str(path), sess_options=options, providers=["CPUExecutionProvider"], enable_fallback=0
+        return bounded(
+            lambda: ort.InferenceSession(
+                data or str(path), sess_options=options, providers=["CPUExecutionProvider"], enable_fallback=0
+            ),
+            path.name,
         )
+    except RobustkitError:
+        raise
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         raise ModelError(_why_not_opened(path, content, str(error), ort.__version__)) from None
 
@@ -327,9 +333,20 @@ def _dtype(name: str, kind: str) -> str:
 
 
 def _forward(session: Any, name: str, entry: str, output: str, fixed: int | None) -> Forward:
+    import onnxruntime as ort
+
     def run(inputs: NDArray[Any]) -> NDArray[Any]:
+        options = ort.RunOptions()
         try:
-            return np.asarray(session.run([output], {entry: inputs})[0])
+            return np.asarray(
+                bounded(
+                    lambda: session.run([output], {entry: inputs}, options)[0],
+                    name,
+                    stop=lambda: setattr(options, "terminate", True),
+                )
+            )
+        except RobustkitError:
+            raise
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             size = " x ".join(str(side) for side in inputs.shape[1:])
             raise ModelError(

@@ -42,6 +42,7 @@ from robustkit.adapters.torch_train import (
 )
 from robustkit.adapters.training import Progress, Schedule
 from robustkit.errors import MissingExtraError, ModelError, UsageError
+from robustkit.patience import bounded
 from robustkit.types import Image, PixelSize, Slice
 
 log = logging.getLogger("robustkit")
@@ -394,11 +395,14 @@ def _last_operator(opened: _Opened) -> str | None:
 def _run(module: Any, output: str | None, name: str) -> Forward:
     torch = need_torch()
 
+    def compute(inputs: NDArray[Any]) -> NDArray[Any]:
+        with one_thread(), torch.inference_mode():
+            scores = pick(module(torch.from_numpy(inputs)), output, name)
+            return np.asarray(scores.numpy())
+
     def run(inputs: NDArray[Any]) -> NDArray[Any]:
         try:
-            with one_thread(), torch.inference_mode():
-                scores = pick(module(torch.from_numpy(inputs)), output, name)
-                return np.asarray(scores.numpy())
+            return bounded(lambda: compute(inputs), name)
         except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
             size = " x ".join(str(side) for side in inputs.shape[1:])
             raise ModelError(f"{name} cannot take images of {size} ({first_line(error)}); see --size") from None

@@ -17,6 +17,7 @@ import typer
 from robustkit import registry
 from robustkit.cli import audit, commission, nps, plugins, report, runs, scan, study
 from robustkit.errors import RobustkitError
+from robustkit.patience import leave
 
 INTERRUPTED = 130
 TRACEBACK = "ROBUSTKIT_TRACEBACK"
@@ -48,6 +49,14 @@ app.add_typer(plugins.app, name="plugins")
 
 def main() -> None:
     """Run the command line; exit 0 pass, 1 gate failed, 2 usage, 3 inconclusive, 4 model or data, 130 stopped."""
+    try:
+        _main()
+    except SystemExit as exit_:
+        leave(exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None))
+        raise
+
+
+def _main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.getLogger("robustkit").setLevel(logging.INFO)
     try:

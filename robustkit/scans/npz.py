@@ -35,6 +35,8 @@ from robustkit.types import RepeatScans, Slice, Storage, slice_id
 
 LARGE = 1 << 26
 """Bytes from which on a stack of images is read one by one onto disk."""
+FACTS = 8
+"""Values an image, of whatever is no image, from which on an array cannot be meant."""
 NUMBERS, TEXTS = "biuf", "US"
 KEYS: dict[str, str] = {
     "pixels": "iuf",
@@ -68,7 +70,11 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(path) as archive:
             members = {m.filename[:-4]: m for m in archive.infolist() if m.filename.endswith(".npy")}
             _check_archive(members)
-            return {name: _read_member(archive, members[name], name) for name in KEYS if name in members}
+            found: dict[str, NDArray[Any]] = {}
+            for name in (name for name in KEYS if name in members):  # pixels come first
+                images = len(found["pixels"]) if found and found["pixels"].ndim == 3 else 1
+                found[name] = _read_member(archive, members[name], name, images)
+            return found
     except DataError:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise whatever broken bytes provoke
@@ -92,7 +98,7 @@ def _check_archive(members: Mapping[str, zipfile.ZipInfo]) -> None:
             raise DataError(f"`{name}` in the .npz expands more than 400-fold; refused as a decompression bomb")
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> NDArray[Any]:
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, images: int) -> NDArray[Any]:
     with archive.open(member) as stream:
         shape, fortran, dtype, start = _header(stream)  # type: ignore[arg-type]
     if dtype.hasobject:
@@ -103,6 +109,8 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -
     size = math.prod(shape) * dtype.itemsize
     if len(shape) > 4 or min(shape, default=1) < 0 or start + size != member.file_size:
         raise DataError(f"`{name}` in the .npz does not hold what its header says; write it again")
+    if name not in ("pixels", "mask") and math.prod(shape) > FACTS * max(images, 2):
+        raise DataError(f"`{name}` in the .npz holds {math.prod(shape)} values for {images} images; write it again")
     with archive.open(member) as stream:
         if size > LARGE and not fortran and len(shape) == 3:
             return _read_large(stream, start, shape, dtype)

@@ -2,7 +2,7 @@
 
     python tests/fuzz/judge.py [--out figures.json]        the whole corpus; exit 1 when anything else happened
 
-Each kind is judged in a process of its own with bounded memory. An example that takes more than 20 s is a hang, one
+Each kind is judged in a process of its own with bounded memory. An example that takes more than a minute is a hang, one
 that raises anything but robustkit's own one-line error is a traceback, one after which the process had grown by more
 than 2 GiB a runaway allocation (an image of 4096 x 4096 is no mistake and takes 1.3), and a result that the independent
 reader contradicts a silent wrong answer.
@@ -21,6 +21,7 @@ import sys
 import time
 import warnings
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,8 +31,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 from fuzz import corpus
 
-SECONDS = 20
-GROWTH = 2 << 30
+SECONDS = 60
+GROWTH = 1 << 30
+VALID, DONE = -2, -1
+"""In place of an example's number: the valid file, which is judged first, and the end."""
 PIXELS = np.random.default_rng(3).normal(0, 200, (3, corpus.SIDE, corpus.SIDE)).astype(np.float32)
 HARMLESS = {"command", "hardware", "wall_seconds", "finished", "asked", "unsafe_load"}
 """What run.json may say without a word of the results being another."""
@@ -242,56 +245,72 @@ def judge(kind: str, data: bytes, folder: Path) -> str:
 
 
 def _memory() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    """Return the most memory that this process held since the last call."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    with suppress(OSError):
+        text = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        most = int(text.split("VmHWM:")[1].split()[0]) << 10
+        Path("/proc/self/clear_refs").write_text("5")
+    return most
 
 
 def _work(kind: str, seed: bytes, others: dict[str, bytes], numbers: list[int], sent: Any) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.stdout = sys.stderr = io.TextIOWrapper(io.BytesIO())  # libraries talk; what matters comes through `sent`
-    for number in numbers:
-        data = corpus.example(kind, number, seed)
+    for number in (VALID, *numbers):
+        data = seed if number == VALID else corpus.example(kind, number, seed)
         with TemporaryDirectory() as folder:
             for name, content in others.items():
                 (Path(folder) / name).write_bytes(content)
-            sent.send((number, "started", False))
+            sent.send((number, "started", False, 0))
+            _memory()
             before = _memory()
             found = judge(kind, data, Path(folder))
             grown = _memory() - before
-        if grown > GROWTH and number != numbers[0]:  # the first one imports the framework
+        if number == VALID:  # imports the framework
+            check(found == "valid", f"the valid file is {found}")
+            continue
+        if grown > GROWTH:
             found = f"runaway allocation: {grown >> 20} MiB"
-        sent.send((number, found, corpus.past_header(kind, data)))
-    sent.send((-1, "", False))
+        sent.send((number, found, corpus.past_header(kind, data), grown))
+    sent.send((DONE, "", False, 0))
 
 
-def judge_all(kind: str, seed: bytes, others: dict[str, bytes], numbers: list[int]) -> dict[int, tuple[str, bool]]:
+Finding = tuple[str, bool, int]
+"""What became of an example, whether it got past the header, and by how many bytes memory grew at most."""
+
+
+def judge_all(kind: str, seed: bytes, others: dict[str, bytes], numbers: list[int]) -> dict[int, Finding]:
     """Judge examples of a kind in processes of their own, a new one after each that dies or hangs."""
-    found: dict[int, tuple[str, bool]] = {}
+    found: dict[int, Finding] = {}
     left = list(numbers)
     while left:
         receiver, sender = multiprocessing.Pipe(duplex=False)
         worker = multiprocessing.get_context("fork").Process(target=_work, args=(kind, seed, others, left, sender))
         worker.start()
         sender.close()
-        started, words = left[0], ""
+        started, words = VALID, ""
         try:
             while True:
-                if not receiver.poll(SECONDS if found or started != left[0] else 6 * SECONDS):
+                if not receiver.poll(6 * SECONDS if started == VALID else SECONDS):
                     words = f"hang: no answer within {SECONDS} s"
                     break
-                number, outcome, deep = receiver.recv()
-                if number < 0:
+                number, outcome, deep, grown = receiver.recv()
+                if number == DONE:
                     break
                 started = number
                 if outcome != "started":
-                    found[number] = (outcome, deep)
+                    found[number] = (outcome, deep, grown)
         except EOFError:
             worker.join()
             words = f"crash: the process ended with {worker.exitcode}"
         if worker.is_alive() and words:
             os.kill(worker.pid or 0, signal.SIGKILL)
         worker.join()
+        if words and started == VALID:
+            raise WrongError(f"the valid file of kind {kind}: {words}")
         if words:
-            found[started] = (words, corpus.past_header(kind, corpus.example(kind, started, seed)))
+            found[started] = (words, corpus.past_header(kind, corpus.example(kind, started, seed)), 0)
         left = [number for number in left if number not in found]
     return found
 
@@ -310,18 +329,19 @@ def figures(counts: dict[str, int], stride: int = 1) -> dict[str, Any]:
     for kind in [kind for kind in counts if kind in seeds]:
         began = time.monotonic()
         found = judge_all(kind, seeds[kind], others, list(range(0, counts[kind], stride)))
-        outcomes = Counter(words if words in ("valid", "refused") else "wrong" for words, _ in found.values())
+        outcomes = Counter(words if words in ("valid", "refused") else "wrong" for words, _, _ in found.values())
         told["wrong"] += [
             f"{kind} {number}: {words}"
-            for number, (words, _) in sorted(found.items())
+            for number, (words, _, _) in sorted(found.items())
             if words not in ("valid", "refused")
         ]
-        deep = sum(past for _, past in found.values())
+        deep = sum(past for _, past, _ in found.values())
         told["kinds"][kind] = {
             "examples": len(found),
             "past_header": deep,
             **outcomes,
             "seconds": round(time.monotonic() - began, 1),
+            "most_MiB": max(grown for _, _, grown in found.values()) >> 20,
         }
     kinds = told["kinds"].values()
     told["examples"] = sum(k["examples"] for k in kinds)

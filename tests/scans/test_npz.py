@@ -194,3 +194,11 @@ def test_repeats_of_different_shapes(tmp_path):
 def test_repeats_at_several_mas(tmp_path):
     with pytest.raises(DataError, match="different mAs"):
         load_repeats(save(tmp_path / "r.npz", pixels=stack(2), pixel_mm=[1, 1], mas=[10, 20]))
+
+
+@pytest.mark.parametrize("name", ["pixel_mm", "mas", "ids", "storage", "kernel", "synthetic", "protocol"])
+def test_what_is_no_image_may_not_be_as_large_as_one(tmp_path, name):
+    large = np.zeros((512, 512), np.uint8).astype(str if name in ("ids", "kernel", "protocol") else np.uint8)
+    path = save(tmp_path / "a.npz", **{"pixels": stack(2), "pixel_mm": [1.0, 1.0], name: large})
+    with pytest.raises(DataError, match=f"`{name}` in the .npz holds 262144 values for 2 images"):
+        load_images(path)
