@@ -6,6 +6,7 @@ round. Noise flips such a model there, and one that attacks have taught to read 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,6 +77,15 @@ class TinyRecipe:
         path = Path(folder) / f"{stem}.npz"
         self.save(model, path)
         return [path]
+
+
+@dataclass(frozen=True)
+class SlowRecipe(TinyRecipe):
+    """The same, each model taking a while: a worker can be lost meanwhile."""
+
+    def build(self, seed: int) -> FakeTrainable:
+        time.sleep(0.3)
+        return super().build(seed)
 
 
 @dataclass(frozen=True)

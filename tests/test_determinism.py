@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import signal
-import subprocess
-import sys
 import threading
 import time
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from clusters import scheduler
 from models import mean_probe, write_image
 from soak import table_hash
 
@@ -148,37 +145,6 @@ def keras_model(folder):
     )
     net.save(folder / "model.keras")
     return folder / "model.keras"
-
-
-@contextmanager
-def scheduler(folder, workers):
-    """Start a real scheduler and workers as processes of their own, on loopback; yield the address and the workers."""
-    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
-    address = folder / "scheduler.json"
-    with ExitStack() as stack:
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-
-        def run(command):
-            process = subprocess.Popen(command, start_new_session=True, **quiet)
-            stack.callback(process.wait)
-            stack.callback(lambda: os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None)
-            return process
-
-        run([*dask, "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(address)])
-        made = [
-            run(
-                [
-                    sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(address),
-                    "--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(folder / f"w{i}"),
-                ]
-            )
-            for i in range(workers)
-        ]  # fmt: skip
-        deadline = time.monotonic() + 120
-        while not (address.exists() and '"address"' in address.read_text()):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        yield re.search(r'"address": "([^"]+)"', address.read_text())[1], made
 
 
 def test_a_real_scheduler_whose_worker_is_killed_changes_no_bit(asked, tmp_path):

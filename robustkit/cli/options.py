@@ -68,9 +68,12 @@ INPUT_OPTIONS = {
     "unsafe_load": _option(bool, "--unsafe-load", "Let a model file run code. Recorded, loud.", False),
 }
 """How a model wants its input, by the names that the adapters have for it."""
-WORK_OPTIONS = {
+WORKER_OPTIONS = {
     "jobs": _option(COUNT, "--jobs", "Worker processes."),
     "dask": _option(TEXT, "--dask", "Dask scheduler address, or local:N."),
+}
+"""Who does the work."""
+WORK_OPTIONS = WORKER_OPTIONS | {
     "out": _option(TEXT, "--out", "Run directory to write."),
     "resume": _option(bool, "--resume", "Finish the run in --out.", False),
 }
@@ -80,6 +83,11 @@ WORK_OPTIONS = {
 def takes_spec(command: Command) -> Command:
     """Give a command the options of a model's input; it gets those that were given as its argument `spec`."""
     return _with_options(command, "spec", INPUT_OPTIONS, _given)
+
+
+def takes_workers(command: Command) -> Command:
+    """Give a command the options of who does its work; it gets those that were given as its argument `workers`."""
+    return _with_options(command, "workers", WORKER_OPTIONS, _given)
 
 
 def takes_work(command: Command) -> Command:
