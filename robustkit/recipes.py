@@ -174,6 +174,15 @@ def held_out(recipe: Recipe) -> list[Slice]:
     return list(first.values())
 
 
+def guard(recipe: Recipe) -> list[Slice]:
+    """Return labelled slices of patients besides those that test, by whom a loss of accuracy shows; none is fine."""
+    offered = getattr(recipe, "guard", None)
+    found = list(offered()) if offered is not None else []
+    if found:
+        check_labels(found, recipe.build(0).classes, f"the guard of recipe {recipe.name!r}")
+    return found
+
+
 def fine_tuning(recipe: Recipe | None) -> dict[str, Any]:
     """Return the options of `fit` in a round of hardening."""
     offered = getattr(recipe, "fine_tuning", None)

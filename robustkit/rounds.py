@@ -41,6 +41,9 @@ PATIENCE = 3
 ALLOWED_LOSS = 0.002
 """Loss of mean F1 up to which a round is accepted: the lower bound of the change must not fall under minus this."""
 LIMIT = 0.01
+GUARD = "guard"
+JUDGES = ("test", GUARD)
+"""Patients whose mean F1 must not fall: those that test, and those that a recipe has besides."""
 ATTACKED, HELD_OUT = "attacked", "held out"
 
 
@@ -231,6 +234,7 @@ def run_strategy(asked: Run) -> None:
     data = recipes.data_of(recipe, plan.fold, plan.folds)
     keeper = Keeper(recipe, plan.model)
     start = Fitted(_first_model(asked, data), _root(plan), 0, asked.folder / "fits", keeper)
+    data[GUARD] = recipes.guard(recipe)
     records = [_judged(asked, 0, start, data, None)]
     if records[0]["robust"] and asked.budget is None:
         return
@@ -328,7 +332,12 @@ def _judged(asked: Run, number: int, model: Any, data: Mapping[str, Sequence[Sli
     recipe = asked.plan.recipe.load()
     inner, passes = (model.inner, model.passes) if isinstance(model, Fitted) else (model, 0)
     scorer = recipes.scorer(recipe, inner) if asked.plan.model is None else inner
-    found = judge(scorer, {"test": data["test"]}, asked.stacks, lambda item: recipes.in_transition(recipe, item))
+    found = judge(
+        scorer,
+        {name: data[name] for name in JUDGES if data[name]},
+        asked.stacks,
+        lambda item: recipes.in_transition(recipe, item),
+    )
     record = {"strategy": asked.strategy, "round": number, "passes": passes, **found}
     record |= verdict(asked.plan, asked.sets, record, first)
     keeper = Keeper(recipe, asked.plan.model)
@@ -422,8 +431,9 @@ def _guard(record: Record, first: Record | None, confidence: float) -> Record:
 
 
 def _by_group(record: Record) -> NDArray[np.int64]:
-    """Return the confusion matrices (G, C, C) of the test patients outside transition zones, in order of name."""
-    counted = record["confusion"]["test"]["clear"]
+    """Return the confusion matrices (G, C, C) of unseen patients outside transition zones, in order of name."""
+    found = record["confusion"]
+    counted = {name: counts for split in JUDGES if split in found for name, counts in found[split]["clear"].items()}
     return np.array([counted[name] for name in sorted(counted)], dtype=np.int64)
 
 

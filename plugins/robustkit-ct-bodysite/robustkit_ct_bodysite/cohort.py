@@ -1,6 +1,6 @@
 """Who is scanned and how: virtual patients in series, as a clinic would take them, and scans of the fixed phantom.
 
-Every body is scanned from crown to toes in a 500 mm field. From the same scans come, as in a clinic, targeted
+Every body is scanned from crown to toes in a 500 mm field. From the same scans may come, as in a clinic, targeted
 reconstructions with the tight fields of head, neck, chest, belly, hip and leg, down to crops about a single leg, which
 know nothing outside of their field. Bodies are split, never slices.
 """
@@ -19,7 +19,7 @@ from robustkit_ct_bodysite.legs import centre as leg_centre
 from robustkit_ct_bodysite.patient import SITES, Patient, fixed_phantom, virtual_patient
 from robustkit_ct_bodysite.phantom import CENTRED, View
 
-Split = Literal["train", "validation", "test"]
+Split = Literal["train", "validation", "test", "guard"]
 PHANTOM = -1
 PHANTOM_MAS = (25.0, 37.5, 50.0, 75.0, 100.0, 150.0, 200.0, 250.0, 350.0, 500.0)
 TRANSITION_MM = 15.0
@@ -84,12 +84,21 @@ class Shot:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Which bodies train and which test: numbers of virtual patients, phantom scans, and slice spacing in mm."""
+    """Which bodies are scanned, and how.
+
+    Attributes
+    ----------
+    train, test : numbers of the virtual patients. guard : of others, by whom hardening sees whether accuracy suffers.
+    phantom_scans : of the fixed phantom, in training and again in testing. spacing_mm : of slices, on average.
+    targeted : whether the tight fields of targeted reconstructions are there beside the whole-body series.
+    """
 
     train: tuple[int, ...]
     test: tuple[int, ...]
+    guard: tuple[int, ...] = ()
     phantom_scans: int = 10
     spacing_mm: float = 16.0
+    targeted: bool = False
 
     def folds(self, count: int = 10) -> tuple[tuple[int, ...], ...]:
         """Split the training bodies (and the phantom, which goes with the first fold) into `count` groups."""
@@ -100,21 +109,24 @@ class Cohort:
         held = self.folds()[fold]
         if split == "test":
             return tuple(self._shots(self.test, phantom=range(10, 10 + self.phantom_scans)))
+        if split == "guard":
+            return tuple(self._shots(self.guard, phantom=range(0)))
         chosen = held if split == "validation" else tuple(n for n in self.train if n not in held)
         with_phantom = (fold == 9) == (split == "validation")
         return tuple(self._shots(chosen, phantom=range(self.phantom_scans) if with_phantom else range(0)))
 
     def _shots(self, numbers: tuple[int, ...], phantom: range) -> Iterator[Shot]:
         for number in numbers:
-            yield from patient_shots(number, self.spacing_mm)
+            yield from patient_shots(number, self.spacing_mm, self.targeted)
         for scan in phantom:
             yield from phantom_shots(scan, 2.0 * self.spacing_mm)
 
 
-PAPER = Cohort(train=tuple(range(37)), test=tuple(range(1000, 1010)))
-"""37 patients and 10 scans of the fixed phantom train, 10 other patients and 10 other scans test."""
-STRESS = replace(PAPER, phantom_scans=0)
-"""The same patients without the phantom: it is then a body unlike any that was trained on, and models waver on it."""
+PAPER = Cohort(tuple(range(37)), tuple(range(1000, 1010)), tuple(range(2000, 2030)), spacing_mm=13.0)
+"""As in the paper: whole-body scans of 37 patients and 10 scans of the phantom train, 10 others and 10 others test."""
+STRESS = replace(PAPER, phantom_scans=0, spacing_mm=16.0, targeted=True)
+"""The same patients with targeted reconstructions, as they come to a model in a clinic, and without the phantom: it is
+then a body unlike any that was trained on, and models waver on it."""
 
 
 @cache
@@ -126,12 +138,12 @@ def phantom_shots(scan: int, spacing_mm: float) -> tuple[Shot, ...]:
 
 
 @cache
-def patient_shots(number: int, spacing_mm: float) -> tuple[Shot, ...]:
+def patient_shots(number: int, spacing_mm: float, targeted: bool = True) -> tuple[Shot, ...]:
     """Return a patient's images, in the order of their scans.
 
     The body is scanned from crown to toes: `spacing_mm` on average, closest in the head and neck, widest in the long
-    legs, so that no site outnumbers the others by far. A slice enters as it is, or reconstructed with
-    the tight field of its region, or cropped about a leg, or in several of these ways.
+    legs, so that no site outnumbers the others by far. A slice enters as it is; with `targeted` as it is, or
+    reconstructed with the tight field of its region, or cropped about a leg, or in several of these ways.
     """
     p, rng = virtual_patient(number), _rng(0x5E12, number)
     mas = float(np.round(np.exp(rng.uniform(np.log(150), np.log(300)))))
@@ -145,7 +157,7 @@ def patient_shots(number: int, spacing_mm: float) -> tuple[Shot, ...]:
     taken: list[Shot] = []
     for z in zs:
         scan = Scan(number, z, mas, kernel, view)
-        taken += _reconstructions(scan, rng, regions, legs)
+        taken += _reconstructions(scan, rng, regions, legs) if targeted else [Shot(scan)]
     return tuple(taken)
 
 

@@ -146,7 +146,9 @@ class SiteNet:
     ) -> Iterator[SiteNet]:
         torch, device = _torch(), training_device()
         rng = np.random.Generator(np.random.Philox(key=[seed, 0x7A11]))
-        tensors = {name: _laid_out(torch.from_numpy(np.array(value))).to(device) for name, value in self.weights.items()}
+        tensors = {
+            name: _laid_out(torch.from_numpy(np.array(value))).to(device) for name, value in self.weights.items()
+        }
         optimiser = torch.optim.Adam([tensor.requires_grad_() for tensor in tensors.values()], lr=rate)
         data = torch.from_numpy(scaled(images, self.settings.window)).to(device)
         wanted = torch.eye(len(SITES))[torch.from_numpy(labels)].to(device)
@@ -164,7 +166,7 @@ class SiteNet:
                     optimiser.step()
                     total += loss.detach().double() * len(where)
             history.append(total.item() / len(labels))
-            weights = {name: np.array(tensor.detach().cpu(), order="C") for name, tensor in tensors.items()}
+            weights = {name: np.array(tensor.detach().cpu().numpy(), order="C") for name, tensor in tensors.items()}
             yield replace(self, weights=weights, history=tuple(history))
 
     def epoch(self, count: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64], Image]:

@@ -1,5 +1,5 @@
-"""The two recipes: `ct-bodysite`, as close to the paper as a virtual cohort comes, and `ct-bodysite-stress`, which
-differs only in that the phantom, on which models are audited, was never trained on."""
+"""The two recipes: `ct-bodysite`, as close to the paper as a virtual cohort comes, and `ct-bodysite-stress`, trained on
+what a clinic sends (targeted reconstructions too) but never on the phantom, on which models are audited."""
 
 from __future__ import annotations
 

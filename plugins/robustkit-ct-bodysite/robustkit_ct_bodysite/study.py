@@ -15,7 +15,7 @@ from robustkit import Classifier, DataError, MissingExtraError, Slice, UsageErro
 from robustkit_ct_bodysite import data
 from robustkit_ct_bodysite.cohort import TRANSITION_MM, Cohort, Split
 from robustkit_ct_bodysite.network import KEPT, Settings, SiteNet, _picked, training_device
-from robustkit_ct_bodysite.patient import SITES, fixed_phantom
+from robustkit_ct_bodysite.patient import SITES, fixed_phantom, virtual_patient
 from robustkit_ct_bodysite.phantom import central_slices, phantom_slice
 from robustkit_ct_bodysite.recipe import SiteRecipe, slices
 
@@ -55,6 +55,10 @@ class Study:
         """Return the fixed phantom's four central slices, fixed before any model was trained."""
         return self.recipe.cases()
 
+    def guard(self) -> Sequence[Slice]:
+        """Return slices of patients besides those that test, by whom hardening sees whether accuracy suffers."""
+        return slices(self.recipe.cohort, "guard", self.recipe.fold)
+
     def with_backend(self, name: str) -> Study:
         """Return the same recipe in torch or Keras."""
         if name not in ("torch", "keras"):
@@ -76,8 +80,9 @@ class Study:
 
     def in_transition(self, item: Slice) -> bool:
         """Say whether a slice of the cohort lies within 15 mm of a boundary between two sites."""
-        distances = _distances(self.recipe.cohort, self.recipe.fold)
-        return distances.get(item.id, np.inf) < TRANSITION_MM
+        cohort, fold = self.recipe.cohort, self.recipe.fold
+        parts: tuple[Split, ...] = ("guard",) if str(item.group) in _guards(cohort) else SPLITS
+        return _distances(cohort, fold, parts).get(item.id, np.inf) < TRANSITION_MM
 
     def make_share(self, number: int, of: int) -> None:
         """Scan one share of the cohort's bodies into the cache, so that several workers may share the work."""
@@ -158,10 +163,15 @@ def _step(at: np.ndarray[Any, Any], count: int) -> int:
 
 
 @lru_cache(maxsize=4)
-def _distances(cohort: Cohort, fold: int) -> dict[str, float]:
-    """Return slice id -> distance in mm from the nearest boundary, of every slice of the cohort."""
+def _guards(cohort: Cohort) -> frozenset[str]:
+    return frozenset(virtual_patient(number).name for number in cohort.guard)
+
+
+@lru_cache(maxsize=8)
+def _distances(cohort: Cohort, fold: int, parts: tuple[Split, ...]) -> dict[str, float]:
+    """Return slice id -> distance in mm from the nearest boundary, of every slice of some splits."""
     found: dict[str, float] = {}
-    for split in SPLITS:
+    for split in parts:
         shots = cohort.shots(split, fold)
         images = slices(cohort, split, fold)
         found |= {item.id: shot.from_boundary_mm for item, shot in zip(images, shots, strict=True)}

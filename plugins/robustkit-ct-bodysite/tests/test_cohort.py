@@ -41,10 +41,17 @@ def test_stress_cohort_is_the_papers_without_the_phantom() -> None:
 
 
 def test_every_site_and_view_is_shown() -> None:
-    shots = PAPER.shots("train")
-    assert all(count > 400 for count in count_by_site(shots).values())
-    names = {shot.series for shot in shots}
+    for cohort in (PAPER, STRESS):
+        assert all(count > 400 for count in count_by_site(cohort.shots("train")).values())
+    assert {shot.series for shot in PAPER.shots("train")} == {"whole"}
+    names = {shot.series for shot in STRESS.shots("train")}
     assert names == {"whole", "head", "neck", "chest", "belly", "hips", "knees", "leg-1", "leg1"}
+
+
+def test_guarding_patients_neither_train_nor_test() -> None:
+    assert len(PAPER.guard) == 30
+    assert not set(PAPER.guard) & {*PAPER.train, *PAPER.test}
+    assert {shot.scan.patient for shot in PAPER.shots("guard")} == set(PAPER.guard)
 
 
 def test_labels_follow_the_body() -> None:
