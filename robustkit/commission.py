@@ -186,9 +186,7 @@ def hold_out(
         "files": hashes_of(folder),
     }
     sealed = seal(folder, "baseline", baseline)
-    from robustkit.report.commissioning import write_baseline
-
-    write_baseline(sealed, hash_of(folder, "baseline"), folder / "baseline.html")
+    rebuild(folder)
     return Commissioned(sealed, folder, EXIT_CODES[sealed["verdict"]])
 
 
@@ -298,10 +296,30 @@ def constancy(
         }
     )
     files.write_json(place / "constancy.json", found)
-    from robustkit.report.commissioning import write_constancy
-
-    write_constancy(found, place / "constancy.html")
+    rebuild(place)
     return Commissioned(found, place, CONSTANCY_CODES[verdict])
+
+
+def rebuild(folder: str | Path) -> Path | None:
+    """Write the page of a baseline or of a monthly check from the record in its folder; None where there is neither.
+
+    Raises
+    ------
+    DataError : a baseline that was changed after it was sealed, or a record that cannot be read.
+    """
+    from robustkit.report.commissioning import write_baseline, write_constancy
+
+    place = Path(folder)
+    try:
+        if (place / "baseline.json").exists():
+            record = read_sealed(place, "baseline")
+            return write_baseline(record, hash_of(place, "baseline"), place / "baseline.html")
+        if (place / "constancy.json").exists():
+            record = json.loads((place / "constancy.json").read_text(encoding="utf-8"))
+            return write_constancy(record, place / "constancy.html")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"the record in {place} is damaged ({type(error).__name__}); check anew") from error
+    return None
 
 
 def _same_model(model: str | Path | Classifier, spec: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> None:

@@ -43,7 +43,7 @@ def estimate(
 @app.command("show")
 def show_profile(
     profile: ProfileArgument,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Picture to write: .png or .html.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Picture to write: .png, .html or .pdf.")] = None,
     json_: opt.JsonOption = False,
 ) -> None:
     """Show a profile: its fit report, and a picture of sigma map, local spectra and radial curves."""
@@ -54,10 +54,10 @@ def show_profile(
         show.print_json(loaded.report)
     else:
         show.print_fit_report(loaded.report, profile)
-    if out is not None and out.suffix.lower() in (".html", ".htm"):
-        from robustkit.report import write_profile_page
+    if out is not None and out.suffix.lower() in (".html", ".htm", ".pdf"):
+        from robustkit.report import write_as, write_profile_page
 
-        write_profile_page(loaded.report, {"sigma": loaded.sigma}, out)
+        write_as(out, lambda path: write_profile_page(loaded.report, {"sigma": loaded.sigma}, path))
     elif out is not None:
         noise.plot_profile(loaded, out)
 

@@ -15,14 +15,17 @@ def report(
     pdf: Annotated[bool, typer.Option("--pdf", help="Also write the page as PDF on A4, beside it.")] = False,
     open_: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
 ) -> None:
-    """Rebuild the report of a run, or overlay several runs on one page."""
+    """Rebuild the report of a run (or the page of a commissioning), or overlay several runs on one page."""
+    from robustkit import commission
     from robustkit import report as pages
     from robustkit.rundir import read_audit, read_run
 
     single = len(runs) == 1
-    for run in runs:
-        (read_run if single and figures is None else read_audit)(run)
-    path = pages.rebuild(runs[0]) if single else pages.write_overlay(runs, out or Path("overlay.html"))
+    path = commission.rebuild(runs[0]) if single and figures is None else None
+    if path is None:
+        for run in runs:
+            (read_run if single and figures is None else read_audit)(run)
+        path = pages.rebuild(runs[0]) if single else pages.write_overlay(runs, out or Path("overlay.html"))
     if figures is not None:
         for run in runs:
             pages.figures(run, figures)

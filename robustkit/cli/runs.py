@@ -50,7 +50,7 @@ def compare(
     run_a: Annotated[Path, typer.Argument(help="Run directory A.")],
     run_b: Annotated[Path, typer.Argument(help="Run directory B; differences are A minus B.")],
     margin: Annotated[str | None, typer.Option("--margin", help="Equivalence margin, e.g. 5%.")] = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Page to write (.html).")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Page to write: .html or .pdf.")] = None,
     json_: opt.JsonOption = False,
 ) -> None:
     """Compare two runs: Z (paper), exact, Holm, equivalence; exit 1 when they disagree."""
@@ -58,9 +58,9 @@ def compare(
 
     found = compare_runs(run_a, run_b, margin=margin)
     if out is not None:
-        from robustkit.report import write_comparison
+        from robustkit.report import write_as, write_comparison
 
-        write_comparison(found, out)
+        write_as(out, lambda path: write_comparison(found, path))
     show.print_agreement(found, json_)
     raise typer.Exit(found["exit_code"])
 

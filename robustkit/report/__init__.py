@@ -5,7 +5,7 @@ from robustkit.report.comparison import write_comparison
 from robustkit.report.hardening import write_hardening
 from robustkit.report.overlay import write_overlay
 from robustkit.report.paper import figures
-from robustkit.report.pdf import write_pdf
+from robustkit.report.pdf import write_as, write_pdf
 from robustkit.report.profile import write_profile_page
 from robustkit.report.rebuild import rebuild
 from robustkit.report.reproduction import write_reproduction
@@ -15,6 +15,7 @@ from robustkit.report.variability import write_variability
 __all__ = [
     "figures",
     "rebuild",
+    "write_as",
     "write_comparison",
     "write_hardening",
     "write_overlay",

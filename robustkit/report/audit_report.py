@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robustkit.errors import DataError
-from robustkit.report import curves, gallery, grids, matrix, noise, page, png, provenance, words
+from robustkit.report import curves, gallery, grids, matrix, noise, page, png, provenance, sheet, words
 from robustkit.report.source import Source, load
 
 
@@ -63,6 +63,7 @@ def parts(source: Source) -> dict[str, Any]:
         "noise_cards": noise.cards(source),
         "noise_count": len(source.noise),
         "dose": grids.doses(source),
+        "sheet": sheet.sheet(source),
         "colour_bar": png.colour_bar(),
         "evidence": grids.evidence(source.summary),
         "grids": further(source),

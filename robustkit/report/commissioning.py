@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from robustkit.report import grids, page, words
+from robustkit.report import grids, page, sheet, words
 from robustkit.report.source import Record, records
 from robustkit.report.words import Fact, Verdict
 
@@ -16,23 +16,33 @@ _CHECKED = {
     "drifted": ("fail", "Drifted"),
     "cannot tell": ("inconclusive", "Cannot tell"),
 }
+_FACTS = {
+    "manufacturer": ("Scanner manufacturer", ""),
+    "kvp": ("Tube voltage", "kV"),
+    "filter": ("Filter", ""),
+    "kernel": ("Kernel", ""),
+    "ir": ("Iterative reconstruction", ""),
+    "thickness_mm": ("Slice thickness", "mm"),
+    "collimation_mm": ("Collimation", "mm"),
+    "pitch": ("Pitch", ""),
+    "fov_mm": ("Field of view", "mm"),
+    "matrix": ("Matrix", ""),
+    "pixel_mm": ("Pixel", "mm"),
+}
 SIGNED = ("Medical physicist", "Responsible for the model", "Approved by")
 """Whose hands the page leaves lines for; names are written by hand, on paper."""
-SHEET = (
-    ("Object", "one that does not move, wholly inside the field of view; table, height and position fixed"),
-    ("To fit", "20 scans or more at one low dose; four times as many halve what fit and centre add to the interval"),
-    ("To centre", "the mean of the fit scans, or 20 more at the highest dose"),
-    ("To hold out", "150 scans or more at another dose for a margin of 10 %; none of them is ever used to fit"),
-    ("Monthly", "20 new scans at the fit's dose"),
-    ("Dose", "tube current modulation off, or its mAs recorded for every scan"),
-    ("Start angle", "fixed, or all angles equally often; it moves streaks"),
-    ("Copies", "no SOP Instance UID twice: a scan exported twice is one scan, and hides noise"),
-    (
-        "Must match",
-        "scanner, kVp, filter, kernel, iterative strength, thickness, collimation, pitch, field of view, matrix",
-    ),
-)
-"""The acquisition sheet, short."""
+
+
+class Page(NamedTuple):
+    """What either page shows, from top to bottom; protocol and seals (name, SHA-256) are pairs."""
+
+    title: str
+    verdict: Verdict
+    facts: list[Fact]
+    notes: list[str]
+    grids: list[grids.Grid | None]
+    protocol: list[tuple[str, str]]
+    seals: list[tuple[str, str]]
 
 
 def write_baseline(record: Record, sha256: str, path: Path) -> Path:
@@ -41,50 +51,57 @@ def write_baseline(record: Record, sha256: str, path: Path) -> Path:
     asked = lock["asked"]
     verdict = Verdict(record["verdict"], _BADGES[record["verdict"]], _told(record))
     facts = [
-        Fact("Model", lock["model"]["name"], f"SHA-256 {lock['model']['sha256'][:16]}…"),
-        Fact("Prediction locked", lock["written"], f"SHA-256 {record['lock_sha256']}"),
-        Fact("Noise", asked["noise"], f"n = {asked['n']}, seed {asked['seed']}"),
+        Fact("Model", lock["model"]["name"], "answers predicted, then measured"),
+        Fact("Noise", asked["noise"], f"{words.many(asked['n'], 'image')} a slice and level, seed {asked['seed']}"),
         Fact("Margin", words.bound(asked["margin"]), "absolute difference of SAR that is still agreement"),
-        Fact("Baseline", record["written"], f"SHA-256 {sha256}"),
+        Fact("Prediction locked", _when(lock["written"]), "before any scan held out was opened"),
+        Fact("Baseline sealed", _when(record["written"]), "the verdict and all it rests on"),
+        Fact("Scans", _counted(lock["fit"], record["held_out"]), "fitted to, and held out"),
     ]
-    notes = [record["agreement"]["sentence"], *_unstated(record)]
+    seals = [
+        ("baseline.json", sha256),
+        ("lock.json", record["lock_sha256"]),
+        (f"model {lock['model']['name']}", lock["model"]["sha256"]),
+    ]
+    notes = [words.unbroken(record["agreement"]["sentence"]), *_unstated(record)]
     shown = [_rows(record, asked["margin"]), _acquisitions(record)]
-    return _write(path, "Baseline of a commissioned model", verdict, facts, notes, shown, lock["versions"])
+    page_ = Page("Baseline of a commissioned model", verdict, facts, notes, shown, _protocol(lock["fit"]), seals)
+    return _write(path, page_, lock["versions"])
 
 
 def write_constancy(record: Record, path: Path) -> Path:
     """Write the page of a monthly check (`robustkit.commission.constancy`'s record) and return its path."""
     kind, badge = _CHECKED[record["verdict"]]
     facts = [
-        Fact("Model", record["model"]["name"], f"SHA-256 {record['model']['sha256'][:16]}…"),
-        Fact("Checked", record["written"]),
-        Fact("Against the baseline", f"SHA-256 {record['baseline_sha256'][:16]}…"),
+        Fact("Model", record["model"]["name"], "as it was commissioned"),
+        Fact("Checked", _when(record["written"]), "noise region by region, SAR level by level"),
+        Fact("New scans", _counted(record["scans"]), "at the dose of the fit"),
+    ]
+    seals = [
+        ("baseline.json", record["baseline_sha256"]),
+        (f"model {record['model']['name']}", record["model"]["sha256"]),
     ]
     shown = [_noise(record), _changes(record), _scans(records(record["scans"]), "New scans")]
+    verdict = Verdict(kind, badge, _told(record))
     title = "Constancy of a commissioned model"
-    return _write(path, title, Verdict(kind, badge, _told(record)), facts, _unstated(record), shown, {})
+    page_ = Page(title, verdict, facts, _unstated(record), shown, _protocol(record["scans"]), seals)
+    return _write(path, page_, {})
 
 
-def _write(
-    path: Path,
-    title: str,
-    verdict: Verdict,
-    facts: Sequence[Fact],
-    notes: Sequence[str],
-    shown: Sequence[grids.Grid | None],
-    versions: Record,
-) -> Path:
+def _write(path: Path, shown: Page, versions: Record) -> Path:
     stamp = [("robustkit", str(versions["robustkit"]))] if versions.get("robustkit") else []
     html = page.render(
         "commissioning.html",
-        title=title,
+        title=shown.title,
         kicker="Commissioning",
         stamp=stamp,
-        verdict=verdict,
-        facts=list(facts),
-        notes=list(notes),
-        grids=[grid for grid in shown if grid],
-        sheet=SHEET,
+        verdict=shown.verdict,
+        facts=shown.facts,
+        notes=shown.notes,
+        grids=[grid for grid in shown.grids if grid],
+        protocol=shown.protocol,
+        seals=shown.seals,
+        sheet=sheet.ROWS,
         signed=SIGNED,
     )
     return page.write(Path(path), html)
@@ -92,6 +109,27 @@ def _write(
 
 def _told(record: Record) -> str:
     return words.unbroken(words.without_badge(str(record["sentence"])))
+
+
+def _when(written: str) -> str:
+    """Write a time as people do: 2031-05-04 09:12 UTC."""
+    day, _, clock = written.partition("T")
+    return f"{day} {clock[:5]} UTC" if clock else written
+
+
+def _counted(*sets: Sequence[Record]) -> str:
+    return " + ".join(str(sum(int(scan["k"]) for scan in records(scans))) for scans in sets)
+
+
+def _protocol(scans: Sequence[Record]) -> list[tuple[str, str]]:
+    """Return the protocol of the first set of scans, a name and a value each; the others matched it."""
+    stated = records(scans)[0]["protocol"] if scans else {}
+    found = []
+    for key, value in stated.items():
+        name, unit = _FACTS.get(key, (str(key).replace("_", " "), ""))
+        told = " × ".join(words.plain(v) for v in value) if isinstance(value, list) else words.plain(value)
+        found.append((name, f"{told}{words.THIN}{unit}" if unit else told))
+    return found
 
 
 def _unstated(record: Record) -> list[str]:
@@ -132,14 +170,13 @@ def _scans(items: Sequence[Record], title: str) -> grids.Grid | None:
     return grids.grid(title, _SCAN_HEADS, [_scan(item) for item in items], _SCAN_NOTE)
 
 
-_SCAN_HEADS = ["scans", "mAs", "CTDIvol, mGy", "water-equivalent diameter, mm", "protocol"]
+_SCAN_HEADS = ["scans", "mAs", "CTDIvol, mGy", "water-equivalent diameter, mm"]
 _SCAN_NOTE = "Water-equivalent diameter after AAPM Report 220, from the mean image; the table counts where it is seen."
 
 
 def _scan(item: Record) -> list[str]:
-    facts = ", ".join(f"{name.replace('_', ' ')} {words.plain(value)}" for name, value in item["protocol"].items())
     dose = words.plain(item["ctdivol"]) if item.get("ctdivol") is not None else "not stated"
-    return [str(item["k"]), words.number(float(item["mas"])), dose, words.number(float(item["wed_mm"])), facts]
+    return [str(item["k"]), words.number(float(item["mas"])), dose, words.number(float(item["wed_mm"]))]
 
 
 def _noise(record: Record) -> grids.Grid | None:
@@ -148,15 +185,15 @@ def _noise(record: Record) -> grids.Grid | None:
             str(item["slice"]),
             str(change["region"]),
             str(change["quantity"]),
-            f"{100 * change['deviation']:+.1f} %",
-            f"{100 * change['error']:.1f} %",
-            f"{100 * change['tolerance']:g} %",
-            "drifted" if change["drifted"] else "–",
+            f"{100 * change['deviation']:+.1f}{words.THIN}%",
+            f"{100 * change['error']:.1f}{words.THIN}%",
+            words.bound(change["tolerance"]),
+            "drifted" if change["drifted"] else "within",
         ]
         for item in records(record["noise"])
         for change in records(item["changes"])
     ]
-    heads = ["slice", "region", "quantity", "change", "sampling error", "tolerance", ""]
+    heads = ["slice", "region", "quantity", "change", "sampling error", "tolerance", "verdict"]
     return grids.grid("Noise, new against baseline", heads, rows)
 
 
@@ -172,7 +209,9 @@ def _changes(record: Record) -> grids.Grid | None:
         ]
         for row in records(record["rows"])
     ]
-    return grids.grid("SAR, new against baseline", ["class", "mAs", "baseline", "new (total)", "allowed", ""], rows)
+    return grids.grid(
+        "SAR, new against baseline", ["class", "mAs", "baseline", "new (total)", "allowed", "verdict"], rows
+    )
 
 
 def _share(share: Record) -> str:

@@ -100,10 +100,11 @@ def course(rounds: Sequence[Record], id_: str) -> Part:
     series = []
     for style, key in enumerate(shown):
         points = [_mean_point(r, key) for r in rounds]
-        series.append(Series(_series_name(key), style, tuple(p for p in points if p is not None)))
+        series.append(Series(_short_name(key), style, tuple(p for p in points if p is not None)))
     top = curves.rate_top(series, None)
     panel = curves.sar_panel(id_, "SAR against rounds", series, "rounds", top, None, [])
-    return study.panel(panel, "SAR averaged over classes, at the lowest level and at the levels of the measured scans.")
+    caption = "SAR averaged over classes, at the lowest level and at the levels (mAs) of the measured scans."
+    return study.panel(panel, f"{caption} * slices that were never attacked.")
 
 
 def _worth_showing(keys: Sequence[tuple[str, str, float]]) -> list[tuple[str, str, float]]:
@@ -116,6 +117,12 @@ def _worth_showing(keys: Sequence[tuple[str, str, float]]) -> list[tuple[str, st
 def _series_name(key: tuple[str, str, float]) -> str:
     kind = "scans" if key[1] == "measured" else key[1]
     return f"{kind} {key[2]:g} {key[0]}"
+
+
+def _short_name(key: tuple[str, str, float]) -> str:
+    """Return a name that tells the series apart even where a narrow page leaves eleven letters."""
+    kind = "scans" if key[1] == "measured" else key[1]
+    return f"{kind} {key[2]:g}{'' if key[0] == 'attacked' else ' *'}"
 
 
 def _mean_point(record: Record, key: tuple[str, str, float]) -> Point | None:

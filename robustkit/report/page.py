@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,8 +60,20 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters["brief"] = shorten
+    made.filters["wordy"] = wordy
     made.globals.update(marker=marker, colour=colour, dash=dash)
     return made
+
+
+def wordy(rows: Sequence[Sequence[Any]]) -> set[int]:
+    """Return the columns of a table, but for the first, that hold words alone: they are read from the left."""
+    columns = list(zip(*rows, strict=False)) if rows else []
+    return {i for i, column in enumerate(columns) if i and _is_words([str(cell) for cell in column if cell != ""])}
+
+
+def _is_words(cells: Sequence[str]) -> bool:
+    told = [cell for cell in cells if cell != "–"]
+    return bool(told) and all(cell[:1].isalpha() for cell in told)
 
 
 def marker(style: int, star: bool = False) -> str:

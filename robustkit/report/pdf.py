@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from robustkit import files
@@ -50,6 +51,14 @@ def write_pdf(page: Path, path: Path) -> Path:
     with files.atomic_path(Path(path)) as temporary:
         document.write_pdf(temporary)
     return Path(path)
+
+
+def write_as(path: Path, write: Callable[[Path], Path]) -> Path:
+    """Have `write` write its page to `path`, as PDF where the name ends so, else as the HTML it is; return `path`."""
+    if path.suffix.lower() != ".pdf":
+        return write(path)
+    with tempfile.TemporaryDirectory() as folder:
+        return write_pdf(write(Path(folder) / "page.html"), path)
 
 
 def dressed(html: str) -> str:

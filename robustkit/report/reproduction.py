@@ -16,6 +16,7 @@ from robustkit.report.study import Part, Picture, Section
 from robustkit.report.words import Fact, Verdict
 
 _SHOWN = 384
+_FIG_2 = {"noise": "noise", "image": "image", "sd": "sd of 20"}
 _KINDS = {"agrees": "agrees with the paper", "differs": "differs from the paper", "says nothing": "says nothing"}
 
 
@@ -73,10 +74,14 @@ def sections(summary: Record, pictures: Mapping[str, NDArray[Any]]) -> list[Sect
 
 def _findings(summary: Record) -> Section:
     told = [
-        (str(s["what"]), str(s["verdict"]).replace(" ", "-"), _KINDS[str(s["verdict"])], str(s["sentence"]))
+        (str(s["what"]), str(s["verdict"]).replace(" ", "-"), _KINDS[str(s["verdict"])], _told(str(s["sentence"])))
         for s in records(summary["sentences"])
     ]
     return Section("findings", "Where it agrees, and where not", [], [Part("findings", told)])
+
+
+def _told(sentence: str) -> str:
+    return words.unbroken(sentence[:1].upper() + sentence[1:])
 
 
 def _is_papers(summary: Record) -> bool:
@@ -89,24 +94,29 @@ def _table_one(summary: Record) -> grids.Grid | None:
 
 def _fig_2(noise: Record, pictures: Mapping[str, NDArray[Any]]) -> list[Part]:
     mas = words.at_level(float(noise["mas"]), "mAs")
-    grey = {"noise": (-80.0, 80.0), "image": (-200.0, 200.0)}
     shown = [
-        Picture(f"{what}, {kind}", png.grey(png.shrink(pictures[f"{what}_{kind}"], _SHOWN), *window, shades=64))
-        for what, window in grey.items()
+        Picture(f"{_FIG_2[what]}, {kind}", _picture(what, pictures[f"{what}_{kind}"]))
         for kind in ("measured", "simulated")
+        for what in _FIG_2
         if f"{what}_{kind}" in pictures
     ]
-    shown += [
-        Picture(f"sd of 20, {kind}", png.coloured(png.shrink(pictures[f"sd_{kind}"], _SHOWN), 0.0, 40.0))
-        for kind in ("measured", "simulated")
-        if f"sd_{kind}" in pictures
-    ]
-    caption = f"{noise['label']} at {mas}. Noise −80 to 80 HU, image −200 to 200 HU, sd 0 to 40 HU, as in the paper."
+    caption = (
+        f"{noise['label']} at {mas}. Noise −80 to 80 HU, image −200 to 200 HU, sd 0 (dark) to 40 HU (bright), as in "
+        "the paper."
+    )
     return [
         study.pictures(shown, caption),
         study.panel(_histogram(noise), "Histogram of noise in the body."),
         *study.grid(_moments(noise)),
     ]
+
+
+def _picture(what: str, image: NDArray[Any]) -> str:
+    small = png.shrink(image, _SHOWN)
+    if what == "sd":
+        return png.coloured(small, 0.0, 40.0)
+    low, high = (-80.0, 80.0) if what == "noise" else (-200.0, 200.0)
+    return png.grey(small, low, high, shades=64)
 
 
 def _histogram(noise: Record) -> curves.Panel:
@@ -140,9 +150,17 @@ def _moments(noise: Record) -> grids.Grid | None:
     for key, name in names.items():
         both = [noise["moments"][kind][key] for kind in ("measured", "simulated")]
         change = noise["difference"].get(key)
-        rows.append([name, *(f"{v:.4g}" for v in both), f"{100 * change:+.1f} %" if change is not None else "–"])
+        told = f"{100 * change:+.1f}{words.THIN}%" if change is not None else "–"
+        rows.append([name, *(_moment(v) for v in both), told])
     note = f"Over the body, {noise['scans']} scans and as many simulations; the paper: all within 2 %."
     return grids.grid("Moments of the noise", ["moment", "measured", "simulated", "difference"], rows, note)
+
+
+def _moment(value: float) -> str:
+    """Write a moment with four digits and thousands apart; what is nearly nothing as 0."""
+    size = abs(value)
+    text = f"{value:,.0f}" if size >= 1000 else "0" if size < 5e-4 else f"{value:.4g}"
+    return text.replace(",", words.THIN)
 
 
 def _names(summary: Record) -> list[tuple[str, str]]:
@@ -242,7 +260,7 @@ def _fig_5(summary: Record) -> list[Part]:
             for noisy, row in zip(result["classes"], t["z"], strict=True)
         ]
         heads = ["mAs", "with noise", *(f"{c} without" for c in result["classes"])]
-        note = f"Measured minus simulated. {result['sentence']}"
+        note = f"Measured minus simulated. {_told(result['sentence'])}"
         found += study.grid(grids.grid(f"Z of {shown}, clean image: {centre}", heads, rows, note))
         tested = comparison.column_tests(result)
         found += study.grid(tested)
@@ -282,7 +300,7 @@ def _fig_7(summary: Record) -> list[Part]:
     if hardened is None:
         return [study.note("No model changed any answer, so there was nothing to harden.")]
     rounds = records(hardened["rounds"][hardened["strategy"]])
-    found: list[Part] = [study.note(f"Hardened: {hardened['model']}. {hardened['sentence']}")]
+    found: list[Part] = [study.note(f"Hardened: {hardened['model']}. {_told(hardened['sentence'])}")]
     found += [study.note(text) for text in hardening.notes(hardened)]
     if len(rounds) > 1:
         found.append(hardening.course(rounds, "fig-7-course"))

@@ -19,11 +19,11 @@ def write_variability(summary: Record, path: Path) -> Path:
     asked, count = summary["asked"], len(summary["models"])
     facts = [
         Fact("Models", str(count), f"{summary['recipe']}; they differ by their seed alone"),
-        Fact("Simulated", f"{asked['n']} a slice and level", f"noise {asked['noise']}"),
+        Fact("Simulated", f"{asked['n']} a slice and level", "realizations"),
         Fact("Measured", f"{asked['scans']} scans a slice and level", "by the virtual scanner"),
         Fact("Clean image", str(asked["centre"]), words.join(summary.get("clean_source") or [])),
         Fact("Intervals", words.bound(float(summary["confidence"])), "Clopper–Pearson, exact; models are the unit"),
-        Fact("Noise", words.join(summary.get("noise_source") or ["–"])[:160]),
+        Fact("Noise", str(asked["noise"]), "; ".join(summary.get("noise_source") or [])),
     ]
     return study.write(
         path,

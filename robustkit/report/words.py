@@ -108,7 +108,7 @@ def verdict(source: Source) -> Verdict:
 
 def unbroken(text: str) -> str:
     """Return a sentence whose numbers keep their units on one line."""
-    return re.sub(r"(?<=\d) (?=%|mAs\b|HU\b)", THIN, text)
+    return re.sub(r"(?<=\d) ?(?=%)|(?<=\d) (?=mAs\b|HU\b)", THIN, text)
 
 
 def without_badge(sentence: str) -> str:

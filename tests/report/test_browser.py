@@ -15,12 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import specimens
 
-from robustkit.report import write_comparison, write_overlay, write_profile_page, write_report
+from robustkit.report import (
+    write_comparison,
+    write_hardening,
+    write_overlay,
+    write_profile_page,
+    write_report,
+    write_reproduction,
+    write_training,
+    write_variability,
+)
+from robustkit.report.commissioning import write_baseline, write_constancy
 
 pytestmark = pytest.mark.browser
 
 Get = Callable[..., Path]
+MARKUP = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -35,6 +47,12 @@ SPECIMENS = (
     "usual", "three", "twelve", "one-level", "forty-levels", "twelve-forty", "all-zeros", "all-flips", "undefined",
     "sigma", "hostile",
 )  # fmt: skip
+
+OTHERS = (
+    "profile", "overlay", "comparison", "baseline", "baseline-hostile", "constancy", "training", "variability",
+    "hardening", "reproduction",
+)  # fmt: skip
+ALL = (*SPECIMENS, *OTHERS)
 
 OVERLAPS = """() => [...document.querySelectorAll('svg.plot')].filter(s => s.clientWidth).flatMap(svg => {
   const boxes = [...svg.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]);
@@ -121,7 +139,14 @@ def other_pages(specimen: Get, folder: Path) -> dict[str, Path]:
     write_profile_page({"method": "nps", "K": 20, "radial": radial}, {"sigma": sigma}, folder / "profile.html")
     write_overlay(runs, folder / "overlay.html")
     write_comparison(agreement.compare(*tables, margin=0.05), folder / "comparison.html")
-    return {name: folder / f"{name}.html" for name in ("profile", "overlay", "comparison")}
+    write_baseline(specimens.baseline_record(), "cd34" * 16, folder / "baseline.html")
+    write_baseline(specimens.baseline_record(MARKUP, "fail"), "cd34" * 16, folder / "baseline-hostile.html")
+    write_constancy(specimens.constancy_record(), folder / "constancy.html")
+    write_training(specimens.training(), folder / "training.html")
+    write_variability(specimens.variability(), folder / "variability.html")
+    write_hardening(specimens.hardening(), folder / "hardening.html")
+    write_reproduction(specimens.reproduction(), specimens.pictures(), folder / "reproduction.html")
+    return {name: folder / f"{name}.html" for name in OTHERS}
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +154,6 @@ def pages(specimen: Get, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     """Return every kind of page by name."""
     made = {name: write_report(specimen(name)) for name in SPECIMENS}
     return made | other_pages(specimen, tmp_path_factory.mktemp("pages"))
-
-
-ALL = (*SPECIMENS, "profile", "overlay", "comparison")
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -201,6 +223,16 @@ def test_a_chart_is_walked_with_the_keyboard(pages: dict[str, Path], open_page: 
         assert page.is_hidden("#tip")
 
 
+def test_every_table_of_a_baseline_is_reached_by_keyboard(pages: dict[str, Path], open_page: Any) -> None:
+    with open_page(pages["baseline"]) as opened:
+        page = opened.page
+        reached = []
+        for _ in range(3):
+            page.keyboard.press("Tab")
+            reached.append(page.evaluate("document.activeElement.getAttribute('aria-label')"))
+        assert [label for label in reached if label] == ["Predicted and measured", "Scans"]
+
+
 def test_the_tooltip_stays_on_the_page(pages: dict[str, Path], open_page: Any) -> None:
     with open_page(pages["usual"], 480) as opened:
         page = opened.page
@@ -231,11 +263,12 @@ def test_a_command_is_copied_or_selected(pages: dict[str, Path], open_page: Any)
         assert page.evaluate("getSelection().toString()").split() == expected.split()
 
 
-def test_names_full_of_markup_are_inert(pages: dict[str, Path], open_page: Any) -> None:
-    with open_page(pages["hostile"]) as opened:
+@pytest.mark.parametrize("name", ["hostile", "baseline-hostile"])
+def test_names_full_of_markup_are_inert(pages: dict[str, Path], open_page: Any, name: str) -> None:
+    with open_page(pages[name]) as opened:
         page = opened.page
         assert page.title() != "owned"
-        assert "<script>" in page.title()
+        assert "<script>" in page.inner_text("main")
         assert page.evaluate("document.querySelectorAll('script').length") == 1
         assert page.evaluate("[...document.images].every(i => i.src.startsWith('data:'))")
 
@@ -252,7 +285,7 @@ def test_the_policy_is_enforced(pages: dict[str, Path], open_page: Any) -> None:
         assert opened.failed == ["csp"]
 
 
-@pytest.mark.parametrize("name", ["usual", "comparison", "overlay", "profile"])
+@pytest.mark.parametrize("name", ["usual", *OTHERS])
 def test_paper_shows_everything(pages: dict[str, Path], open_page: Any, name: str) -> None:
     with open_page(pages[name], 680, "dark") as opened:
         page = opened.page
@@ -265,20 +298,21 @@ def test_paper_shows_everything(pages: dict[str, Path], open_page: Any, name: st
         assert page.evaluate(OVERLAPS) == []
 
 
-def test_it_prints_on_a4(pages: dict[str, Path], open_page: Any) -> None:
-    with open_page(pages["usual"]) as opened:
+@pytest.mark.parametrize(("name", "fewest", "most"), [("usual", 5, 16), ("baseline", 1, 2), ("constancy", 1, 2)])
+def test_it_prints_on_a4(pages: dict[str, Path], open_page: Any, name: str, fewest: int, most: int) -> None:
+    with open_page(pages[name]) as opened:
         pdf = opened.page.pdf(prefer_css_page_size=True)
-        assert 5 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 16
+        assert fewest <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= most
         box = re.search(rb"/MediaBox\s*\[0 0 ([\d.]+) ([\d.]+)\]", pdf)
         assert box is not None
         assert [round(float(v)) for v in box.groups()] == [595, 842]
         folder = os.environ.get("ROBUSTKIT_ARTIFACTS")
         if folder:
             (Path(folder) / "report").mkdir(parents=True, exist_ok=True)
-            (Path(folder) / "report" / "usual.pdf").write_bytes(pdf)
+            (Path(folder) / "report" / f"{name}.pdf").write_bytes(pdf)
 
 
-@pytest.mark.parametrize("name", ["usual", "undefined", "twelve", "comparison", "overlay", "profile"])
+@pytest.mark.parametrize("name", ["usual", "undefined", "twelve", *OTHERS])
 def test_axe_finds_nothing_serious(pages: dict[str, Path], open_page: Any, name: str) -> None:
     axe = os.environ.get("ROBUSTKIT_AXE", "")
     if not Path(axe).is_file():
