@@ -257,8 +257,8 @@ def _sentence(
 ) -> str:
     compared = [entry for entry in entries if entry["n_a"] and entry["n_b"]]
     if verdict == "equivalent":
-        every = f"Every one of {len(compared)} entries" if len(compared) > 1 else "The one entry there is"
-        return f"{every} is shown to lie within {margin:.1%} of the other run."
+        every = f"Every one of {len(compared)} entries" if len(compared) > 1 else "The only entry"
+        return f"{every} is shown to lie within {percent(margin)} of the other run."
     if verdict == "disagree":
         worst = min(deciding, key=lambda record: record["p_holm"])
         return (
@@ -268,15 +268,20 @@ def _sentence(
     seen = max(max(_detectable(entry)) for entry in compared)
     if verdict == "agree":
         return (
-            f"No difference was found; one of up to {seen:.1%} could have been missed (seen with {POWER:.0%} power). "
-            "Not finding one is not agreement: --margin tests for that."
+            f"No difference was found; one of up to {percent(seen)} could have been missed (seen with {POWER:.0%} "
+            "power). Not finding one is not agreement: --margin tests for that."
         )
     worst = max(deciding, key=lambda entry: entry["equivalence"]["p"])
     return (
-        f"No difference was found, but agreement within {margin:.1%} is not shown for {len(deciding)} of "
+        f"No difference was found, but agreement within {percent(margin)} is not shown for {len(deciding)} of "
         f"{len(compared)} entries (worst: {worst['clean']} called {worst['noisy']} at {worst['level']:g} {unit}, "
         f"difference {worst['difference']:+.1%}); more realizations are needed."
     )
+
+
+def percent(rate: float | None) -> str:
+    """Write a rate as a sentence has it: 5 %, 12.5 %."""
+    return "?" if rate is None else f"{100 * rate:.3g} %"
 
 
 def _p(value: float) -> str:

@@ -440,10 +440,11 @@ def _worst(verdicts: Sequence[str]) -> str:
 def _sentence(verdict: str, rows: Sequence[Record], gate: Mapping[str, Any] | None, margin: float) -> str:
     if not rows:
         return "Nothing could be compared: no class of the prediction was seen in the held-out scans."
+    within = agreement.percent(margin)
     if gate and gate["verdict"] == "fail":
         return f"Fail: the predicted SAR is above the limit of {gate['max_sar']:.3g}, whatever the agreement."
     if verdict == "pass":
-        return f"Pass: at every dose compared, simulated and measured answers are shown to agree within {margin:.1%}."
+        return f"Pass: at every dose compared, simulated and measured answers are shown to agree within {within}."
     worst = next((row for row in rows if row["verdict"] == verdict), None)
     if worst is None:
         return "Inconclusive: agreement is shown, but the limit on SAR is not decided at this n; raise -n."
@@ -452,12 +453,12 @@ def _sentence(verdict: str, rows: Sequence[Record], gate: Mapping[str, Any] | No
         f"measured {_percent(worst['measured'])}"
     )
     if verdict == "fail":
-        return f"Fail: {told}, further apart than {margin:.1%} and both uncertainties explain."
-    return f"Inconclusive: {told}; agreement within {margin:.1%} is neither shown nor refuted. Hold out more scans."
+        return f"Fail: {told}, further apart than {within} and both uncertainties explain."
+    return f"Inconclusive: {told}; agreement within {within} is neither shown nor refuted. Hold out more scans."
 
 
 def _percent(share: Mapping[str, Any]) -> str:
-    return f"{share['k']}/{share['n']} ({share['low']:.1%} to {share['high']:.1%})"
+    return f"{share['k']}/{share['n']} ({100 * share['low']:.1f} to {100 * share['high']:.1f} %)"
 
 
 def _compare_noise(folder: Path, stacks: Sequence[RepeatScans], fit: Sequence[Record]) -> list[Record]:
@@ -518,7 +519,8 @@ def _told_change(row: Mapping[str, Any]) -> str:
     where = f"SAR of class {row['class']} at {row['level']:g} mAs"
     if row["new"] is None:
         return f"{where}: {row['reason']}"
-    return f"{where} is {_percent(row['new'])}, the baseline allows {row['allowed'][0]:.1%} to {row['allowed'][1]:.1%}"
+    low, high = (100 * end for end in row["allowed"])
+    return f"{where} is {_percent(row['new'])}, the baseline allows {low:.1f} to {high:.1f} %"
 
 
 def _now() -> str:

@@ -289,6 +289,7 @@ def test_several_slices_are_matched_by_position(room, tmp_path):
 
 
 def month(room, tmp_path, stack):
+    tmp_path.mkdir(exist_ok=True)
     path = write(tmp_path, "month", stack)
     return commission.constancy(room / "model.onnx", path, shutil.copytree(room / "base", tmp_path / "base"))
 
@@ -355,6 +356,28 @@ def test_command_line_from_lock_to_constancy(room, tmp_path):
     done = robustkit("commission", model, "--baseline", tmp_path / "base", "--repeats", path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Within")
+
+
+def test_pages_are_made_again_from_their_records(room, tmp_path):
+    base = shutil.copytree(room / "base", tmp_path / "base")
+    page = (base / "baseline.html").read_text()
+    (base / "baseline.html").unlink()
+    done = robustkit("report", base)
+    assert done.returncode == 0, done.stderr
+    assert (base / "baseline.html").read_text() == page
+    checked = month(room, tmp_path / "month", scans(FIT_MAS, 20, 14)).folder
+    assert commission.rebuild(checked) == checked / "constancy.html"
+    (checked / "constancy.json").write_text("{}")
+    with pytest.raises(DataError, match="damaged"):
+        commission.rebuild(checked)
+    assert commission.rebuild(tmp_path) is None
+
+
+def test_changed_baseline_has_no_page(room, tmp_path):
+    base = shutil.copytree(room / "base", tmp_path / "base")
+    (base / "baseline.json").write_text((base / "baseline.json").read_text().replace('"pass"', '"fail"'))
+    with pytest.raises(DataError, match="was changed"):
+        commission.rebuild(base)
 
 
 @pytest.mark.parametrize(

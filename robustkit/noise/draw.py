@@ -31,19 +31,21 @@ def plot_profile(profile: Profile, path: str | Path) -> Path:
     _sigma_map(figure, left, profile)
     _radial_curves(right, profile)
     _local_spectra(bottom, profile)
-    figure.suptitle(textwrap.fill(_headline(profile), 140), x=0.01, ha="left", fontsize=9, color=_INK)
+    name, source = _headline(profile)
+    figure.suptitle(name, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_INK)
+    top.suptitle(textwrap.fill(source, 160), x=0.01, ha="left", fontsize=9, color=_QUIET)
     target = Path(path)
     with atomic_path(target) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
     return target
 
 
-def _headline(profile: Profile) -> str:
+def _headline(profile: Profile) -> tuple[str, str]:
+    """Return what was fitted to what, and where the scans came from."""
     mas = "mAs unknown" if profile.mas is None else f"{profile.mas:g} mAs"
     side = " x ".join(f"{n * d:.1f}" for n, d in zip(profile.patch, profile.pixel_mm, strict=True))
-    return (
-        f"Noise profile {profile.id}: {profile.method}, K = {profile.repeats}, {mas}, patch {side} mm; {profile.source}"
-    )
+    fit = f"{profile.method}, patch {side} mm"
+    return f"Noise of {profile.id}, {profile.repeats} scans at {mas}", f"Fit: {fit}. Scans: {profile.source}"
 
 
 def _sigma_map(figure: Any, axes: Any, profile: Profile) -> None:

@@ -146,7 +146,7 @@ def _rows(record: Record, margin: float) -> grids.Grid | None:
             _share(row["measured"]),
             words.interval(*row["allowed"]),
             _number(row["z"]),
-            _number(row["equivalence_p"]),
+            _p_value(row["equivalence_p"]),
             str(row["verdict"]),
         ]
         for row in records(record["rows"])
@@ -216,6 +216,10 @@ def _changes(record: Record) -> grids.Grid | None:
 
 def _share(share: Record) -> str:
     return f"{words.count(share['k'], share['n'])} ({words.interval(share['low'], share['high'])})"
+
+
+def _p_value(value: Any) -> str:
+    return "< 0.0001" if isinstance(value, int | float) and value < 1e-4 else _number(value)
 
 
 def _number(value: Any) -> str:

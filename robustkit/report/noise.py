@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,8 +88,17 @@ def card(record: Record, source: Source, index: int) -> NoiseCard:
 
 def fit_facts(report: Record) -> list[tuple[str, str]]:
     """Return what a fit reports of itself, known names in words, nested ones dotted."""
-    found = words.flatten({k: v for k, v in report.items() if k not in _OWN_PLACE})
+    found = words.flatten({k: _rounded(v) for k, v in report.items() if k not in _OWN_PLACE})
     return [(fact_name(name), text) for name, text in found]
+
+
+def _rounded(value: Any) -> Any:
+    """Return a value of a fit report with four digits: more of them say nothing."""
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, Mapping):
+        return {name: _rounded(inner) for name, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def fact_name(key: str) -> str:
@@ -183,4 +192,4 @@ def _spectrum_rows(usable: Sequence[Record], most: int = 16) -> list[list[str]]:
     columns = [
         np.interp(keep, np.asarray(r["frequency"], dtype=float), np.asarray(r["nps"], dtype=float)) for r in usable
     ]
-    return [[f"{f:.3g}", *(f"{column[i]:.3g}" for column in columns)] for i, f in enumerate(keep)]
+    return [[f"{f:.3g}", *(words.short(column[i]) for column in columns)] for i, f in enumerate(keep)]

@@ -20,6 +20,7 @@ from robustkit.report.chart import shorten
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+_NOTHING = ("–", "not stated", "none to count", "degenerate", "undefined", "not seen")
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
 _MARKERS = (
     "M-4.2,0a4.2,4.2 0 1,0 8.4,0a4.2,4.2 0 1,0 -8.4,0Z",
@@ -72,7 +73,7 @@ def wordy(rows: Sequence[Sequence[Any]]) -> set[int]:
 
 
 def _is_words(cells: Sequence[str]) -> bool:
-    told = [cell for cell in cells if cell != "–"]
+    told = [cell for cell in cells if cell not in _NOTHING]
     return bool(told) and all(cell[:1].isalpha() for cell in told)
 
 

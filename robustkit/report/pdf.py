@@ -24,6 +24,20 @@ _FITTED = """
 .stamp div, .pairs > div { display: inline-block; }
 .stamp div { margin-left: 1.2em; } .stamp dt, .stamp dd { display: inline; } .stamp dd { margin-left: .4em; }
 .pairs > div { width: 84mm; margin-right: 4mm; vertical-align: top; }
+.pairs.sheet > div { display: block; width: auto; } .pairs.sheet dt { width: 30mm; } .pairs.sheet dd { width: 140mm; }
+.pairs dt, .pairs dd { display: inline-block; vertical-align: top; width: 42mm; } .pairs dd { width: 40mm; }
+.ledger > div { display: block; } .ledger dt, .ledger dd { display: inline-block; vertical-align: top; width: 45mm; }
+.ledger dd { width: 128mm; }
+.behind, .noise-figures, .triptych, .answers, .pictures, .signature { display: block; }
+.noise-figures figure, .triptych figure, .answer, .pictures > div, .signature p { display: inline-block; }
+.noise-figures figure, .triptych figure, .answer, .pictures > div { vertical-align: top; margin-right: 3mm; }
+.noise-figures .sigma { width: 58mm; } .noise-figures .spectra { width: 112mm; } .pictures > div { width: 55mm; }
+.triptych, .answers { max-width: none; }
+.triptych figure { width: 37mm; } .answer { width: 57mm; } .signature p { width: 52mm; margin-right: 6mm; }
+.legend li { display: inline-block; white-space: nowrap; margin-right: 3mm; } .legend { display: block; }
+.legend svg { display: inline-block; vertical-align: middle; }
+.bar { display: block; } .bar .who, .bar svg, .bar .value { display: inline-block; vertical-align: middle; }
+.bar .who { width: 16mm; } .bar svg { width: 26mm; } .bar .value { width: 11mm; }
 .lowest li { display: inline-block; width: 36mm; margin: 0 2mm 2mm 0; vertical-align: top; }
 .choice { display: inline-block; width: 58mm; vertical-align: top; }
 """
@@ -36,7 +50,7 @@ def write_pdf(page: Path, path: Path) -> Path:
     Raises
     ------
     MissingExtraError : WeasyPrint, or the Pango library it stands on, is not installed.
-    DataError : `page` cannot be read.
+    DataError : `page` cannot be read, or laid out.
     """
     try:
         from weasyprint import HTML, URLFetcher
@@ -48,8 +62,14 @@ def write_pdf(page: Path, path: Path) -> Path:
         raise DataError(f"{page} cannot be read ({error.strerror}); write the report first") from error
     logging.getLogger("weasyprint").setLevel(logging.CRITICAL)  # it tells of every rule made for screens
     document = HTML(string=dressed(text), url_fetcher=URLFetcher(allowed_protocols=["data"]))
+    try:
+        pages = document.render()
+    except Exception as error:  # its layout gives up by whatever its code meets
+        raise DataError(
+            f"WeasyPrint cannot lay {Path(page).name} out ({type(error).__name__}); print it from a browser instead"
+        ) from error
     with files.atomic_path(Path(path)) as temporary:
-        document.write_pdf(temporary)
+        pages.write_pdf(temporary)
     return Path(path)
 
 

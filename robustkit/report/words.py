@@ -41,6 +41,12 @@ def number(value: float) -> str:
     return f"{value:.6g}"
 
 
+def short(value: float) -> str:
+    """Write a number with three digits, without powers of ten up to a million: 1 930, 0.0042."""
+    text = f"{float(f'{value:.3g}'):,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+    return text.replace(",", THIN)
+
+
 def percent(rate: float | None) -> str:
     """Write a rate: 5.7 %, 0.37 %, 0 %; an undefined one is a dash. A rate below 1 is never written as 100 %."""
     if rate is None or not math.isfinite(rate):

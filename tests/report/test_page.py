@@ -132,6 +132,27 @@ def test_the_largest_run_stays_below_two_megabytes(page_of: Pages) -> None:
     assert len(page_of("twelve-forty", flips=40).html.encode()) < 2_000_000
 
 
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (None, "None of this noise was measured on your scanner"),
+        ("library curve B30f, not measured on this scanner", "None of this noise was measured on your scanner"),
+        ("measured", "The noise was measured"),
+    ],
+)
+def test_acquisition_sheet_says_what_it_is_for(specimen: Get, tmp_path: Path, source: str | None, told: str) -> None:
+    run = Path(shutil.copytree(specimen("one-level"), tmp_path / "run"))
+    noise = json.loads((run / "noise.json").read_text())
+    (run / "noise.json").write_text(json.dumps([r if source is None else r | {"source": source} for r in noise]))
+    words = Page(write_report(run).read_text(encoding="utf-8")).words()
+    assert told in words
+    assert words.count("no SOP Instance UID twice") == 1
+
+
+def test_noise_that_no_scanner_makes_has_no_acquisition_sheet(page_of: Pages) -> None:
+    assert "Acquisition sheet" not in page_of("sigma").words()
+
+
 def test_markup_in_names_is_text(specimen: Get, page_of: Pages) -> None:
     page = page_of("hostile")
     assert len(page.all("script")) == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from robustkit.errors import DataError
-from robustkit.report import write_pdf, write_report
+from robustkit.report import write_as, write_pdf, write_report
 from robustkit.report.pdf import dressed
 
 Get = Callable[..., Path]
@@ -64,6 +64,24 @@ def test_pdf_is_on_a4_and_loads_nothing(html: str, tmp_path: Path) -> None:
     boxes = re.findall(rb"/MediaBox\s*\[\s*0 0 ([\d.]+) ([\d.]+)", objects)
     assert {tuple(round(float(side)) for side in box) for box in boxes} == {(595, 842)}
     assert b"example.invalid" not in objects
+
+
+def test_a_whole_report_is_laid_out_without_waste(specimen: Get, tmp_path: Path) -> None:
+    pytest.importorskip("weasyprint", exc_type=(ImportError, OSError))
+    written = write_pdf(write_report(specimen("usual")), tmp_path / "report.pdf").read_bytes()
+    assert 8 <= len(re.findall(rb"/Type\s*/Page\b", inflated(written))) <= 16  # a flip a page would be more
+
+
+def test_a_name_that_ends_in_pdf_asks_for_one(html: str, tmp_path: Path) -> None:
+    pytest.importorskip("weasyprint", exc_type=(ImportError, OSError))
+
+    def page(path: Path) -> Path:
+        path.write_text(html, encoding="utf-8")
+        return path
+
+    assert write_as(tmp_path / "a.html", page).read_text(encoding="utf-8") == html
+    assert write_as(tmp_path / "a.pdf", page).read_bytes().startswith(b"%PDF")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "a.pdf"]
 
 
 def test_missing_page_is_a_data_error(tmp_path: Path) -> None:
