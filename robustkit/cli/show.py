@@ -182,9 +182,8 @@ def print_agreement(found: Mapping[str, Any], as_json: bool) -> None:
             markup=False,
         )
     if len(differing) < len(found["pairs"]):
-        console.print(
-            f"pairs at the other {len(found['pairs']) - len(differing)} classes and levels: no answer differs"
-        )
+        which = f"the other {len(found['pairs']) - len(differing)}" if differing else f"all {len(found['pairs'])}"
+        console.print(f"pairs at {which} classes and levels: no answer differs")
     for note in found["notes"]:
         console.print(f"note: {note}", markup=False)
     console.print(f"{found['verdict']}: {found['sentence']}", markup=False)

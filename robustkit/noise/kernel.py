@@ -50,6 +50,7 @@ _ROWS = _TAPS = 10  # the rows and taps of the inner loop, which spells them out
 _STRIDE = 144  # columns between rows of the window: a tile and up to 80 column offsets
 _OFFSETS = 80
 _TOGETHER = 16  # realizations that share the coefficients of a tile
+_TAIL = 5e-4  # share of a stationary kernel's power that may be left out
 NEXT_FIELD = 1 << 24  # rows of white between those of one level and of the next
 _CUBIC = np.array([-1.0, 9.0, 9.0, -1.0]) / 16  # weights of the four points around the middle of the inner two
 
@@ -189,6 +190,19 @@ def build_stationary(kernel: NDArray[np.float32], sigma: NDArray[np.float32]) ->
     coefficients = _blend_columns(kernel[None, None], columns)
     which = np.zeros(len(starts), dtype=np.int64)
     return FilterBank(coefficients, which, (kernel.shape[0], kernel.shape[1]), starts, weights, _gain(sigma, variance))
+
+
+def cropped(kernel: NDArray[np.float32], loss: float = _TAIL) -> NDArray[np.float32]:
+    """Return the smallest part (V', U') about the centre (V // 2, U // 2) that lacks at most `loss` of the power.
+
+    The outer taps of a smooth spectrum's kernel cost as much as the inner ones and change its noise by nothing.
+    """
+    power = np.square(kernel, dtype=np.float64)
+    y, x = (np.abs(np.arange(n) - n // 2) for n in kernel.shape)
+    reach = np.maximum(y[:, None], x[None, :])
+    within = np.cumsum(np.bincount(reach.ravel(), power.ravel()))
+    keep = int(np.argmax(within >= (1 - loss) * within[-1]))
+    return np.ascontiguousarray(kernel[np.ix_(y <= keep, x <= keep)])
 
 
 def synthesise(bank: FilterBank, words: NDArray[np.uint32]) -> NDArray[np.float32]:

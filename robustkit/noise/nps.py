@@ -123,7 +123,7 @@ fit_nps.takes_several_sets = True  # type: ignore[attr-defined]
 
 
 def _model(profile: Profile, law: DoseLaw, device: str | None) -> FilteredNoise:
-    from robustkit.noise.kernel import build, build_stationary
+    from robustkit.noise.kernel import build, build_stationary, cropped
     from robustkit.noise.pyramid import fit_kernels
     from robustkit.noise.texture import scale_of
 
@@ -132,7 +132,7 @@ def _model(profile: Profile, law: DoseLaw, device: str | None) -> FilteredNoise:
         kernels = fit_kernels(profile.spectra, 1 + scale_of(profile.pixel_mm))
         bank = build(rows, columns, kernels[0], profile.sigma, kernels[1:])
     elif profile.spectra.shape[:2] == (1, 1):
-        bank = build_stationary(profile.kernels()[0, 0], profile.sigma)
+        bank = build_stationary(cropped(profile.kernels()[0, 0]), profile.sigma)
     else:
         bank = build(rows, columns, profile.kernels(), profile.sigma)
     report = {**profile.report, "reference_mas": law.reference_mas, "electronic_ratio": law.electronic_ratio}

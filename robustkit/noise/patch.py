@@ -133,8 +133,8 @@ def roi_centre(
 
 def _stationary(profile: Profile, law: DoseLaw, facts: dict[str, object]) -> FilteredNoise:
     from robustkit.noise.fitreport import fit_report
-    from robustkit.noise.kernel import build_stationary
+    from robustkit.noise.kernel import build_stationary, cropped
 
     report = {**fit_report(profile), **facts, "reference_mas": law.reference_mas}
-    bank = build_stationary(profile.kernels()[0, 0], profile.sigma)
+    bank = build_stationary(cropped(profile.kernels()[0, 0]), profile.sigma)
     return FilteredNoise(bank, profile.sigma, law, report)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import fftconvolve
 
-from robustkit.noise.kernel import build, build_stationary, halved, synthesise
+from robustkit.noise.kernel import build, build_stationary, cropped, halved, synthesise
 from robustkit.noise.patches import axis_patches
 from robustkit.philox import fill_row, white_fields
 from robustkit.seeding import draws
@@ -175,6 +175,17 @@ def test_zero_phase_kernel_is_centred(taps) -> None:
     white = white_fields(_words(1), (60, 60))[0]
     down, right = taps[0] - 1 - taps[0] // 2, taps[1] - 1 - taps[1] // 2
     assert np.allclose(noise, white[down : down + shape[0], right : right + shape[1]], atol=1e-6)
+
+
+def test_cropping_keeps_centre_and_power() -> None:
+    y, x = np.mgrid[-15:16, -16:16]
+    kernel = np.exp(-0.5 * (y**2 + x**2) / 4).astype(np.float32)  # power: a Gaussian of variance 2 an axis
+    small = cropped(kernel, 5e-4)
+    assert small.shape == (11, 11)  # erf(5.5 / 2)^2 = 0.9998, erf(4.5 / 2)^2 = 0.997
+    assert np.unravel_index(small.argmax(), small.shape) == (5, 5)
+    assert np.square(small).sum() >= (1 - 5e-4) * np.square(kernel).sum()
+    assert cropped(np.ones((6, 6), np.float32)).shape == (6, 6)
+    assert cropped(np.zeros((6, 6), np.float32)).shape == (1, 1)
 
 
 def test_variance_in_ramps_equals_variance_in_flats() -> None:
