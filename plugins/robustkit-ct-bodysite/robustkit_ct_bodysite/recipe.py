@@ -42,7 +42,7 @@ class SiteRecipe:
 
 RECIPES = {
     "ct-bodysite": SiteRecipe("ct-bodysite", Settings(), PAPER),
-    "ct-bodysite-stress": SiteRecipe("ct-bodysite-stress", Settings(), STRESS),
+    "ct-bodysite-stress": SiteRecipe("ct-bodysite-stress", Settings(shift_mm=16.0), STRESS),
 }
 
 
