@@ -168,6 +168,22 @@ def two_threads(rounds: int) -> float:
     return min(alone[1:]) / min(together[1:])
 
 
+def on_device(device: str) -> None:
+    """Print the wall time of the default realization by numba and through torch, and how far the fields are apart."""
+    measured = repeats(512)
+    own, other = fit_nps(measured), fit_nps(measured, device=device)
+    print("| per 512² realization | ms |\n|---|---|")
+    for name, model, count in (("numba, one thread", own, 16), (device, other, 16), (device, other, 64)):
+        work = _sampler(model, measured.clean, draws(0, "audit", "0" * 16, range(count)))
+        work()
+        start = time.perf_counter()
+        for _ in range(4):
+            work()
+        print(f"| {name}, {count} a call | {1e3 * (time.perf_counter() - start) / 4 / count:.2f} |")
+    fields = [m.sample(measured.clean, [25.0], draws(0, "audit", "0" * 16, range(4))) for m in (own, other)]
+    print(f"\nlargest difference: {np.abs(fields[0] - fields[1]).max() / fields[0].std():.1e} sigma")
+
+
 def timed(work: Callable[[], object], share: int) -> float:
     start = time.thread_time()
     work()
@@ -179,7 +195,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--peers", action="store_true", help="the default beside other packages that are installed")
+    parser.add_argument("--device", help="the default by numba beside the same through torch there: cuda")
     options = parser.parse_args()
+    if options.device:
+        on_device(options.device)
+        return
     numpy_white = np.random.Generator(np.random.SFC64(0))
     field = np.empty((512, 512), np.float32)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
