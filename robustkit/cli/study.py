@@ -175,7 +175,12 @@ def harden(
 @opt.takes_work
 def reproduce(
     scale: Annotated[str, typer.Option("--scale", help="small (minutes) or paper (the paper's numbers).")] = "small",
-    recipe: Annotated[str, typer.Option("--recipe", help="What is trained.")] = "ct-bodysite",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe", help="What is trained: ct-bodysite at scale paper, ct-bodysite-stress at scale small."
+        ),
+    ] = None,
     backend: BackendOption = None,
     seed: opt.SeedOption = 0,
     centre: CentreOption = "low-noise",

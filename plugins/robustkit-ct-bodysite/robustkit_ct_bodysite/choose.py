@@ -32,7 +32,7 @@ FLIPS = (0.05, 0.60)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 when a model was chosen, 1 when none of them flips."""
     parser = argparse.ArgumentParser(prog="robustkit_ct_bodysite.choose", description=__doc__)
-    parser.add_argument("--recipe", choices=sorted(RECIPES), default="ct-bodysite-stress")
+    parser.add_argument("--recipe", choices=sorted(RECIPES), default="ct-bodysite-clinic")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path("candidates"))

@@ -27,8 +27,8 @@ def robustkit_models() -> Mapping[str, Callable[[], Classifier]]:
 
 @hookimpl
 def robustkit_recipes() -> Mapping[str, Callable[[], Recipe]]:
-    """Offer the recipes `ct-bodysite` and `ct-bodysite-stress`."""
-    return {name: partial(recipe, name) for name in ("ct-bodysite", "ct-bodysite-stress")}
+    """Offer the recipes `ct-bodysite`, `ct-bodysite-stress` and `ct-bodysite-clinic`."""
+    return {name: partial(recipe, name) for name in ("ct-bodysite", "ct-bodysite-stress", "ct-bodysite-clinic")}
 
 
 def recipe(name: str) -> Recipe:

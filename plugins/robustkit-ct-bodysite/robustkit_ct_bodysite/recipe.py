@@ -1,5 +1,8 @@
-"""The two recipes: `ct-bodysite`, as close to the paper as a virtual cohort comes, and `ct-bodysite-stress`, trained on
-what a clinic sends (targeted reconstructions too) but never on the phantom, on which models are audited."""
+"""The recipes, which differ in what is scanned for training.
+
+`ct-bodysite` is as close to the paper as a virtual cohort comes; `ct-bodysite-stress` leaves the phantom out, on which
+models are audited; `ct-bodysite-clinic` trains on targeted reconstructions too: the shipped model comes from it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from robustkit import Slice
-from robustkit_ct_bodysite.cohort import PAPER, STRESS, Cohort, Split
+from robustkit_ct_bodysite.cohort import CLINIC, PAPER, STRESS, Cohort, Split
 from robustkit_ct_bodysite.data import Images, scanned
 from robustkit_ct_bodysite.network import Settings, SiteNet, untrained
 from robustkit_ct_bodysite.phantom import central_slices
@@ -41,8 +44,12 @@ class SiteRecipe:
 
 
 RECIPES = {
-    "ct-bodysite": SiteRecipe("ct-bodysite", Settings(), PAPER),
-    "ct-bodysite-stress": SiteRecipe("ct-bodysite-stress", Settings(shift_mm=16.0), STRESS),
+    recipe.name: recipe
+    for recipe in (
+        SiteRecipe("ct-bodysite", Settings(), PAPER),
+        SiteRecipe("ct-bodysite-stress", Settings(), STRESS),
+        SiteRecipe("ct-bodysite-clinic", Settings(shift_mm=16.0), CLINIC),
+    )
 }
 
 

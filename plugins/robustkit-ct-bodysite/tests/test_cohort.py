@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from robustkit_ct_bodysite.cohort import PAPER, PHANTOM, STRESS, Crop, Shot, count_by_site, patient_shots
+from robustkit_ct_bodysite.cohort import CLINIC, PAPER, PHANTOM, STRESS, Crop, Shot, count_by_site, patient_shots
 from robustkit_ct_bodysite.data import GRID, scanned
 from robustkit_ct_bodysite.patient import SITES
 
@@ -36,15 +36,21 @@ def test_every_patient_validates_once() -> None:
 
 
 def test_stress_cohort_is_the_papers_without_the_phantom() -> None:
-    assert (STRESS.train, STRESS.test) == (PAPER.train, PAPER.test)
-    assert not any(shot.scan.patient == PHANTOM for split in ("train", "test") for shot in STRESS.shots(split))
+    for split in ("train", "validation", "test", "guard"):
+        shots = [shot for shot in PAPER.shots(split) if shot.scan.patient != PHANTOM]
+        assert list(STRESS.shots(split)) == shots
+
+
+def test_no_cohort_but_the_papers_shows_the_phantom() -> None:
+    assert (CLINIC.train, CLINIC.test) == (PAPER.train, PAPER.test)
+    assert not any(shot.scan.patient == PHANTOM for split in ("train", "test") for shot in CLINIC.shots(split))
 
 
 def test_every_site_and_view_is_shown() -> None:
-    for cohort in (PAPER, STRESS):
+    for cohort in (PAPER, STRESS, CLINIC):
         assert all(count > 400 for count in count_by_site(cohort.shots("train")).values())
     assert {shot.series for shot in PAPER.shots("train")} == {"whole"}
-    names = {shot.series for shot in STRESS.shots("train")}
+    names = {shot.series for shot in CLINIC.shots("train")}
     assert names == {"whole", "head", "neck", "chest", "belly", "hips", "knees", "leg-1", "leg1"}
 
 
