@@ -3,8 +3,9 @@
 A model after 20 to 30 epochs of a seed's training is a candidate: the paper's 20 made six times as many steps. It
 qualifies when its mean F1 on patients it never saw is at least 97 %, with and without the transition zones, when it
 names the phantom's four central slices rightly, and when at 25 mAs it changes its answer in 5 to 60 % of realizations
-on at least one of them. Chosen is, of the first seed that has any, the one that flips most. `candidates.json` tells of
-every candidate; one whose F1 does not suffice is not audited.
+on at least one of them. Chosen is, of the first seed that has any, the one that flips most. `candidates.json` tells
+of every candidate (one whose F1 does not suffice is not audited), and the chosen one's weights are written as
+`model.onnx`, `model.pt` and `model.keras`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from robustkit_ct_bodysite.export import save
 from robustkit_ct_bodysite.network import SiteNet
 from robustkit_ct_bodysite.phantom import central_slices
 from robustkit_ct_bodysite.recipe import RECIPES, SiteRecipe
+from robustkit_ct_bodysite.study import Study
 from robustkit_ct_bodysite.train import stages
 
 MAS, REALIZATIONS = 25.0, 200
@@ -44,8 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = chosen(records)
     (asked.out / "candidates.json").write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     print(f"{sum(map(qualifies, records))} of {len(records)} models qualify")
-    print("none was chosen" if found is None else f"chosen: {name(found['seed'], found['epochs'])}")
-    return int(found is None)
+    if found is None:
+        print("none was chosen")
+        return 1
+    written = ship(recipe, found, asked.out)
+    print(f"chosen: {name(found['seed'], found['epochs'])}; written as {', '.join(path.name for path in written)}")
+    return 0
 
 
 def candidates(recipe: SiteRecipe, seed: int, folder: Path) -> list[dict[str, Any]]:
@@ -75,6 +81,15 @@ def measured(recipe: SiteRecipe, seed: int, model: SiteNet, folder: Path) -> dic
     }
     print(json.dumps(record), flush=True)
     return record
+
+
+def ship(recipe: SiteRecipe, record: dict[str, Any], folder: Path) -> Sequence[Path]:
+    """Write a candidate's weights in every form as model.* and return the paths."""
+    import torch
+
+    path = folder / f"{name(record['seed'], record['epochs'])}.pt"
+    weights = {key: value.numpy() for key, value in torch.load(path, weights_only=True).items()}
+    return Study(recipe).export(SiteNet(recipe.settings, weights), folder, "model")
 
 
 def name(seed: int, epochs: int) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from robustkit_ct_bodysite import choose, evaluate
 from robustkit_ct_bodysite.card import CANDIDATES, real_rows
+from robustkit_ct_bodysite.network import SiteNet
 from robustkit_ct_bodysite.patient import SITES
 from robustkit_ct_bodysite.phantom import central_slices
 from robustkit_ct_bodysite.plugin import MODEL, shipped_model
@@ -58,6 +59,20 @@ def test_model_names_the_phantoms_sites() -> None:
     model = shipped_model()
     for item in central_slices():
         assert SITES[int(model.predict(item.pixels[None], item.pixel_mm)[0].argmax())] == item.label
+
+
+def test_the_files_hold_the_same_weights() -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("keras")
+    from robustkit.adapters import load_model
+
+    state = torch.load(MODEL.with_suffix(".pt"), weights_only=True)
+    plain = SiteNet(RECIPES[chosen()["recipe"]].settings, {name: value.numpy() for name, value in state.items()})
+    images = np.stack([item.pixels for item in central_slices()])
+    pixel_mm = central_slices()[0].pixel_mm
+    expected = shipped_model().predict(images, pixel_mm)
+    for model in (plain, load_model(MODEL.with_suffix(".keras"), {})):
+        np.testing.assert_allclose(model.predict(images, pixel_mm), expected, atol=1e-5)
 
 
 def test_flips_at_25_mas_as_recorded(tmp_path) -> None:
