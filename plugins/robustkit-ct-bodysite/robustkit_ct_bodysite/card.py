@@ -50,8 +50,8 @@ Made by `python -m robustkit_ct_bodysite.choose --count {seeds} --out candidates
 {rule}
 {qualified} of {count} qualify, {first} of seed {seed}; one is shipped, {rest} are set aside. Some 100 more models, of
 other settings and earlier cohorts, were trained and set aside while the cohort was being built; the rule is older than
-this choice. The model shipped before this one, trained without moving the images, named 30 of 35 single legs; a successor
-without moving named 25; that moving the images might help was thought of then.
+this choice. The model shipped before this one, trained without moving the images, named 30 of 35 single legs, a
+successor without moving 25; that moving the images might help was thought of then.
 
 {candidates}
 
