@@ -63,7 +63,7 @@ def main() -> None:  # noqa: PLR0915 - one line a part
     timed("fit the noise of a slice", lambda: fit(item), 4 * 2 + 8 + 8 + 2 * 4 * 2)
     ask = Ask(levels=scale.levels, n=128, scans=0, seed=5)
     stacks = bank.stacks([(item, step)], ask, folder / "bank")
-    bank._kept.clear()
+    bank.forget()
     bank.fill([replace(stacks[0], n=1)])
     timed("make noisy images, 13 levels (per realization)", lambda: made(stacks), (4 + 4 + 8 + 8) * scale.n)
     scanned = bank.stacks([(item, step)], Ask(levels=(), scans=64, measured=(25.0,)), folder / "scans")

@@ -11,9 +11,9 @@ import numpy as np
 from robustkit import cases
 from robustkit.dosimetry import water_equivalent_diameter
 from robustkit.errors import DataError, UsageError
+from robustkit.plain import Record
 from robustkit.types import RepeatScans, slice_id
 
-Record = dict[str, Any]
 SAME_DOSE = 0.03
 """Relative difference of mAs below which two doses are one."""
 FACTS = {
@@ -70,7 +70,7 @@ def check_fresh(stacks: Sequence[RepeatScans], seen: Sequence[Record], what: str
 
 def check_match(stacks: Sequence[RepeatScans], fit: Sequence[Record], folder: Path, what: str) -> list[str]:
     """Refuse scans of another protocol or object than the fit's; return the names of facts that files do not state."""
-    slices = _slices(stacks)
+    slices = cases.by_slice(stacks)
     records = fit_records(fit)
     if len(slices) != len(records):
         raise DataError(f"the {what} scans show {len(slices)} slices, the fit {len(records)}; scan the same slices")
@@ -87,13 +87,6 @@ def check_match(stacks: Sequence[RepeatScans], fit: Sequence[Record], folder: Pa
     return list(dict.fromkeys(unstated))
 
 
-def _slices(stacks: Sequence[RepeatScans]) -> list[list[RepeatScans]]:
-    by_slice: dict[str, list[RepeatScans]] = {}
-    for stack in stacks:
-        by_slice.setdefault(stack.id, []).append(stack)
-    return list(by_slice.values())
-
-
 def matched(slices: Sequence[Sequence[RepeatScans]], records: Sequence[Record]) -> list[Record]:
     """Return the fit's record of each slice: by id where every one has it, else by position, as an audit matches."""
     by_id = {record["slice"]: record for record in records}
@@ -104,10 +97,7 @@ def matched(slices: Sequence[Sequence[RepeatScans]], records: Sequence[Record]) 
 
 def fit_stacks(stacks: Sequence[RepeatScans]) -> list[RepeatScans]:
     """Return the set of each slice that noise is fitted to."""
-    by_slice: dict[str, list[RepeatScans]] = {}
-    for stack in stacks:
-        by_slice.setdefault(stack.id, []).append(stack)
-    return [cases.fit_set(group) for group in by_slice.values()]
+    return [cases.fit_set(group) for group in cases.by_slice(stacks)]
 
 
 def fit_records(fit: Sequence[Record]) -> list[Record]:

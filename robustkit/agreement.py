@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from robustkit import stats
 from robustkit.errors import DataError, UsageError
 from robustkit.metrics import class_order, cmr
-from robustkit.plain import plain
+from robustkit.plain import Record, plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Record = dict[str, Any]
 CASE = ["slice", "level", "clean"]
 POWER = 0.8
 """Power of the smallest detectable difference."""
@@ -40,21 +39,17 @@ def compare(
     Parameters
     ----------
     a, b : results tables, each of one model and noise in one unit.
-    margin : absolute difference of rates within which the runs count as equivalent (two one-sided tests per
-    entry).
-    alpha : error rate of the whole comparison: Holm over the columns; equivalence needs every entry, so no
-    correction.
+    margin : absolute difference of rates within which the runs count as equivalent (two one-sided tests per entry).
+    alpha : error rate of the whole comparison: Holm over the columns; equivalence needs every entry, so no correction.
     classes : their order; by default all that occur, sorted.
-    paired : rows of equal slice, level and realization saw the same noise (one seed, one noise): adds
-    McNemar's exact
+    paired : rows of equal slice, level and realization saw the same noise (one seed, one noise): adds McNemar's exact
         test of which run flips, and decides by it, because the two-sample tests ignore the pairing.
 
     Returns
     -------
-    dict : JSON-able. levels, only_in_a, only_in_b; entries (z, p, p_holm, difference with its Newcombe
-    interval,
-        equivalence, smallest detectable difference); columns (homogeneity); tables (the paper's Z per level,
-        0/0 shown as 0 and footnoted); pairs when paired; verdict, exit_code and sentence.
+    dict : JSON-able. levels, only_in_a, only_in_b; entries (z, p, p_holm, difference with its Newcombe interval,
+        equivalence, smallest detectable difference); columns (homogeneity); tables (the paper's Z per level, 0/0 shown
+        as 0 and footnoted); pairs when paired; verdict, exit_code and sentence.
 
     Raises
     ------

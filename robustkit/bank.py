@@ -6,6 +6,7 @@ made them, so a bank is filled by any number of workers, in any order, and what 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -82,7 +83,7 @@ class Stack:
         for start, stop in rundir.ranges(self.n):
             try:
                 images = np.load(self.part_path(start, stop), mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
+            except files.DAMAGES as error:
                 name = self.part_path(start, stop).name
                 raise DataError(f"noisy images {name} cannot be read ({error}); delete it and use --resume") from error
             yield start, images[:, shown]
@@ -185,33 +186,40 @@ def make(task: Task) -> None:
     """Make the parts of one task; the clean image is written with the first."""
     stack = task.stack
     if not stack.centre_path.exists():
-        _write_centre(stack, _prepared(stack))
+        _write_centre(stack, *_centre(stack))
     for start, stop in task.ranges:
-        if stack.noise == MEASURED:
-            images = _scanned(stack, start, stop)[:, None]
-        else:
-            images = _perturbed(stack, _prepared(stack), start, stop)
+        images = _scanned(stack, start, stop)[:, None] if stack.noise == MEASURED else _perturbed(stack, start, stop)
         _write_part(stack.part_path(start, stop), images, stack.slice.storage)
 
 
-_kept: dict[tuple[str, str, str, bool], audit.Case] = {}
+_prepared: dict[tuple[str, str, str], audit.Case] = {}
+KEPT = 2
+"""Cases kept by a worker for the other parts of their stacks."""
 
 
-def _prepared(stack: Stack) -> audit.Case:
-    """Return the case of a stack, kept for its other parts; scans need the clean image alone, and no noise."""
-    measured = stack.noise == MEASURED
-    key = (stack.source.slice.id, stack.choice.fingerprint(stack.source), stack.source.clean_from, measured)
-    if key not in _kept:
-        if len(_kept) >= 2:
-            _kept.clear()
-        source = with_repeats(stack.source, stack.choice)
-        if measured:
-            clean, centre = cases.clean_image(source)
-            story = {"slice": stack.slice.id, "noise": MEASURED, "source": "scans by the virtual scanner"}
-            _kept[key] = audit.Case(source.slice, clean, _None, {**story, "clean": centre})
-        else:
-            _kept[key] = cases.prepare(source, stack.choice)
-    return _kept[key]
+def _case(stack: Stack) -> audit.Case:
+    """Return the case of a stack of simulated noise, fitted once."""
+    key = (stack.source.slice.id, stack.choice.fingerprint(stack.source), stack.source.clean_from)
+    if key not in _prepared:
+        if len(_prepared) >= KEPT:
+            forget()
+        _prepared[key] = cases.prepare(with_repeats(stack.source, stack.choice), stack.choice)
+    return _prepared[key]
+
+
+def forget() -> None:
+    """Drop the fitted cases that this process keeps."""
+    _prepared.clear()
+
+
+def _centre(stack: Stack) -> tuple[Image, dict[str, Any]]:
+    """Return the clean image of a stack and its story; of scans without fitting any noise."""
+    if stack.noise != MEASURED:
+        case = _case(stack)
+        return case.clean, case.story
+    clean, centre = cases.clean_image(with_repeats(stack.source, stack.choice))
+    story = {"slice": stack.slice.id, "noise": MEASURED, "source": "scans by the virtual scanner"}
+    return clean, {**story, "clean": centre}
 
 
 def with_repeats(source: cases.Source, choice: cases.NoiseChoice) -> cases.Source:
@@ -222,11 +230,9 @@ def with_repeats(source: cases.Source, choice: cases.NoiseChoice) -> cases.Sourc
     return replace(made, repeats=(cases.fit_set(made.repeats),), clean_from="mean")
 
 
-_None: Any = None
-
-
-def _perturbed(stack: Stack, case: audit.Case, start: int, stop: int) -> Image:
+def _perturbed(stack: Stack, start: int, stop: int) -> Image:
     """Return noisy images (R, L, h, w): noise of the full image, thinned before it is added and stored."""
+    case = _case(stack)
     clean = thin(case.clean, stack.every)
     of = draws(stack.seed, stack.stream, stack.slice.id, range(start, stop))
     thinned_noise = Thinned(case.noise, case.clean, stack.every)
@@ -292,27 +298,19 @@ def whole_numbers(storage: Storage | None) -> bool:
 
 def _write_part(path: Path, images: Image, storage: Storage | None) -> None:
     packed = images.astype(np.int16) if whole_numbers(storage) else images
-    with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
+    with files.atomic_stream(path) as stream:
         np.save(stream, packed)
 
 
-def _write_centre(stack: Stack, case: audit.Case) -> None:
-    import json
-
-    with files.atomic_path(stack.centre_path) as temporary, temporary.open("wb") as stream:
-        np.savez(
-            stream,
-            clean=thin(case.clean, stack.every),
-            story=np.array(json.dumps(case.story, default=str)),
-        )
+def _write_centre(stack: Stack, clean: Image, story: dict[str, Any]) -> None:
+    with files.atomic_stream(stack.centre_path) as stream:
+        np.savez(stream, clean=thin(clean, stack.every), story=np.array(json.dumps(story, default=str)))
 
 
 @lru_cache(maxsize=64)
 def _read_centre(path: Path) -> tuple[Image, dict[str, Any]]:
-    import json
-
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return archive["clean"], json.loads(str(archive["story"]))
-    except (OSError, ValueError, KeyError) as error:
+    except files.DAMAGES as error:
         raise DataError(f"clean image {path.name} cannot be read ({error}); delete it and run with --resume") from error

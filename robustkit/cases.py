@@ -124,7 +124,7 @@ def gather(images: str | None, repeats: str | None, profiles: Sequence[str], cle
     if repeats and profiles:
         raise UsageError("--repeats and --profile both say where the noise comes from; give one of them")
     if repeats and not images:
-        sources = [_from_repeats(group) for group in _by_slice(find_repeats(repeats))]
+        sources = [_from_repeats(group) for group in by_slice(find_repeats(repeats))]
     else:
         sources = attach([Source(item) for item in find_images(images)], repeats, profiles)
         if not images:
@@ -136,7 +136,7 @@ def attach(sources: Sequence[Source], repeats: str | None, profiles: Sequence[st
     """Return sources with the repeats or the profiles at these paths, matched by id, else by position."""
     joined = list(sources)
     if repeats:
-        joined = _match(joined, _by_slice(find_repeats(repeats)), "repeats", _with_repeats)
+        joined = _match(joined, by_slice(find_repeats(repeats)), "repeats", _with_repeats)
     if profiles:
         from robustkit.noise import load_profile
 
@@ -274,7 +274,8 @@ def _from_repeats(group: Sequence[RepeatScans]) -> Source:
     return Source(mean, tuple(group))
 
 
-def _by_slice(found: Sequence[RepeatScans]) -> list[list[RepeatScans]]:
+def by_slice(found: Sequence[RepeatScans]) -> list[list[RepeatScans]]:
+    """Return the sets of scans of each slice, in the order in which slices first appear."""
     groups: dict[str, list[RepeatScans]] = {}
     for repeats in found:
         groups.setdefault(repeats.id, []).append(repeats)

@@ -23,7 +23,7 @@ import numpy as np
 
 from robustkit import rundir
 from robustkit.adapters.spec import spec_beside
-from robustkit.engine import Map, Outcome
+from robustkit.engine import Ended, Map
 from robustkit.errors import MissingExtraError, RobustkitError, UsageError
 from robustkit.models import ModelRef, files_of
 
@@ -45,7 +45,7 @@ class Cluster:
     address: str
     workers: int
 
-    def __call__(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Outcome]:
+    def __call__(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Ended]:
         """Yield (task, error) as tasks end."""
         accused = []
         with ExitStack() as stack:
@@ -73,7 +73,7 @@ def dask_map(address: str) -> Map:
     return Cluster(address, _count(address) if address.startswith("local:") else UNKNOWN_WORKERS)
 
 
-def _stream(client: Any, function: Callable[[Any], Any], tasks: Iterator[Any], window: int) -> Iterator[Outcome]:
+def _stream(client: Any, function: Callable[[Any], Any], tasks: Iterator[Any], window: int) -> Iterator[Ended]:
     """Keep `window` tasks on the cluster; what a task needs is dropped there when no task in flight wants it."""
     from distributed import wait
 

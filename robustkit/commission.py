@@ -32,10 +32,11 @@ from robustkit.acquisition import (
     matched,
     same_dose,
 )
+from robustkit.engine import Progress
 from robustkit.errors import DataError, ModelError, UsageError
 from robustkit.gates import EXIT_CODES, parse_rate
 from robustkit.models import hash_file, refer
-from robustkit.plain import plain
+from robustkit.plain import Record, plain
 from robustkit.sealed import SCHEMA, check_files, hash_of, hashes_of, read_sealed, seal
 from robustkit.types import Classifier, RepeatScans
 
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 DEFAULT_MARGIN = 0.05
 CONSTANCY_CODES = {"within": 0, "drifted": 1, "cannot tell": 3}
 _CONSTANCY_OF = {"within": "within", "drifted": "drifted", "inconclusive": "cannot tell"}
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def predict(
     spec: Mapping[str, Any] | None = None,
     batch: int = 16,
     command: Sequence[str] = (),
-    progress: run.Progress | None = None,
+    progress: Progress | None = None,
 ) -> Commissioned:
     """Fit noise to `repeats`, predict SAR at `levels`, and lock the prediction by its hash.
 
@@ -241,7 +241,7 @@ def constancy(
     *,
     spec: Mapping[str, Any] | None = None,
     command: Sequence[str] = (),
-    progress: run.Progress | None = None,
+    progress: Progress | None = None,
 ) -> Commissioned:
     """Check new scans at the fit's dose against a baseline: noise region by region, SAR level by level.
 

@@ -18,8 +18,11 @@ from typing import Any, TypeAlias
 
 from robustkit.errors import RobustkitError, UsageError
 
-Outcome: TypeAlias = tuple[Any, BaseException | None]
-Map: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Outcome]]
+Ended: TypeAlias = tuple[Any, BaseException | None]
+"""A task, and the error that ended it, None for one that did its work."""
+Map: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Ended]]
+Progress: TypeAlias = Callable[[int, int], None]
+"""Told (done, total)."""
 
 THREADS = (
     "OMP_NUM_THREADS",
@@ -34,7 +37,7 @@ TASKS_EACH = 4
 """Tasks a worker should find, so that none waits long for the last."""
 
 
-def serial(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Outcome]:
+def serial(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Ended]:
     """Do the tasks one after the other, in this process."""
     for task in tasks:
         try:
@@ -53,7 +56,7 @@ class Processes:
 
     workers: int
 
-    def __call__(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Outcome]:
+    def __call__(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Ended]:
         """Yield (task, error) as tasks end."""
         left = iter(tasks)
         while lost := (yield from _pool(function, left, self.workers)):
@@ -92,13 +95,13 @@ def one_thread() -> None:
         os.environ[name] = "1"
 
 
-def _alone(function: Callable[[Any], Any], task: Any) -> Iterator[Outcome]:
+def _alone(function: Callable[[Any], Any], task: Any) -> Iterator[Ended]:
     if (yield from _pool(function, iter([task]), 1)):
         reason = "its worker process died each time it was tried (killed for memory, or a crash in native code)"
         yield task, RuntimeError(reason)
 
 
-def _pool(function: Callable[[Any], Any], tasks: Iterator[Any], workers: int) -> Generator[Outcome, None, list[Any]]:
+def _pool(function: Callable[[Any], Any], tasks: Iterator[Any], workers: int) -> Generator[Ended, None, list[Any]]:
     """Work off `tasks` in one pool of processes; return the tasks in flight when a worker died, [] when none did."""
     from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
     from concurrent.futures.process import BrokenProcessPool
@@ -107,7 +110,7 @@ def _pool(function: Callable[[Any], Any], tasks: Iterator[Any], workers: int) ->
     flying: dict[Future[Any], Any] = {}
     lost: list[Any] = []
 
-    def ended(futures: Iterable[Future[Any]]) -> Iterator[Outcome]:
+    def ended(futures: Iterable[Future[Any]]) -> Iterator[Ended]:
         for future in futures:
             error, task = future.exception(), flying.pop(future)
             if isinstance(error, RobustkitError):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import Any, BinaryIO
 
 from robustkit.errors import DataError
 
@@ -55,6 +55,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise _not_written(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_stream(path: Path) -> Iterator[BinaryIO]:
+    """Yield a stream to write `path` to as bytes, whole or not at all (see `atomic_path`)."""
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        yield stream
 
 
 def _not_written(path: Path, error: OSError) -> DataError:

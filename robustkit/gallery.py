@@ -53,7 +53,7 @@ def write_gallery(
         arrays[f"noisy_{len(records)}"] = noisy.astype(np.float16)
         records.append(record)
     files.write_json(folder / "gallery.json", records)
-    with files.atomic_path(folder / "gallery.npz") as temporary, temporary.open("wb") as stream:
+    with files.atomic_stream(folder / "gallery.npz") as stream:
         np.savez_compressed(stream, **arrays)
 
 

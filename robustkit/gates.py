@@ -37,11 +37,9 @@ class Gate:
 
     Attributes
     ----------
-    max_sar : the limit as a rate (`parse_rate` reads texts). at : the level it holds at, None for every
-    level.
+    max_sar : the limit as a rate (`parse_rate` reads texts). at : the level it holds at, None for every level.
     only_class : the class it holds for, None for every class.
-    sequential : the number of realizations was decided by looking at the result (`--until-decided`): each
-    slice and
+    sequential : the number of realizations was decided by looking at the result (`--until-decided`): each slice and
         level is then judged by the confidence sequence, which allows for the looking.
     """
 
@@ -60,21 +58,17 @@ def judge(gate: Gate, items: pd.DataFrame, confidence: float) -> dict[str, Any]:
     Parameters
     ----------
     gate : the limit. confidence : of every one-sided bound.
-    items : one row an item: class, level, k, n, tied, and slices (how many share the counts), as `gate_items`
-    makes.
+    items : one row an item: class, level, k, n, tied, and slices (how many share the counts).
 
     Returns
     -------
-    dict : max_sar, at, class, confidence, method, verdict, evidence (one record an item), not_tested (classes
-    that no
-        image was called without noise), and more_needed and n_needed (realizations a slice) when
-        inconclusive.
+    dict : max_sar, at, class, confidence, method, verdict, evidence (one record an item), not_tested (classes that no
+        image was called without noise), and more_needed and n_needed (realizations a slice) when inconclusive.
 
     Notes
     -----
-    Pass: every item's upper bound, ties counted as flips, is at most the limit (an intersection-union test,
-    which needs no correction). Fail: for some item the rate is above the limit at the Holm-adjusted level,
-    ties not counted.
+    Pass: every item's upper bound, ties counted as flips, is at most the limit (an intersection-union test, which needs
+    no correction). Fail: for some item the rate is above the limit at the Holm-adjusted level, ties not counted.
     """
     chosen = _chosen(gate, items)
     alpha = 1 - confidence

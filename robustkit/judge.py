@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from robustkit import audit
 from robustkit.bank import Stack
+from robustkit.plain import Record
 from robustkit.recipes import group_of
 from robustkit.stats import accuracy
 from robustkit.types import Classifier, Image, PixelSize, Slice
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 BATCH = 16
 """Images a call: small networks are fastest on few."""
-Record = dict[str, Any]
 ZONES = ("clear", "transition")
 
 

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from robustkit import engine, files, recipes, rundir
 from robustkit.bank import Stack
+from robustkit.engine import Progress
 from robustkit.errors import DataError, ModelError, RobustkitError
-from robustkit.judge import Record, judge
+from robustkit.judge import judge
 from robustkit.models import ModelRef
+from robustkit.plain import Record
 from robustkit.recipes import RecipeRef
 from robustkit.types import Classifier, Recipe, Slice, Trainable
 
-Progress = Callable[[int, int], None]
 LIBRARIES = (*rundir.NUMERICAL, "torch", "tensorflow", "keras")
 
 
@@ -168,15 +168,3 @@ def read(path: Path) -> Record:
     except (OSError, ValueError) as error:
         raise DataError(f"record {path.name} cannot be read ({error}); delete it and run with --resume") from error
     return found
-
-
-@contextmanager
-def opened(path: Path, plan: Mapping[str, Any], command: Sequence[str], *, resume: bool) -> Iterator[rundir.RunDir]:
-    """Hold a study's directory alone; its run.json holds the plan, and a resume with another plan is refused."""
-    with rundir.locked(path):
-        settled = json.loads(json.dumps(dict(plan), default=str))
-        directory = rundir.start(path, settled, resume=resume)
-        told = {"version": rundir.VERSION, "run": directory.id, "plan": settled, "command": list(command)}
-        files.write_json(path / "run.json", {**told, "finished": False})
-        yield directory
-        files.write_json(path / "run.json", {**told, "finished": True})

@@ -32,15 +32,13 @@ def sar(
     ----------
     results : the results table (`robustkit.results.COLUMNS`).
     confidence, interval : two-sided interval; "clopper-pearson" or "wilson" (for reading only).
-    classes : their order; by default all predicted ones, sorted. A class never predicted without noise has n
-    = 0 and
+    classes : their order; by default all predicted ones, sorted. A class never predicted without noise has n = 0 and
         NaN for rate, low and high.
     by : further columns to group by, such as ("run",) or ("slice", "group").
 
     Returns
     -------
-    DataFrame : model, noise, unit, *by, class, level, k, n, rate, low, high, tied; one row per class and
-    level. With
+    DataFrame : model, noise, unit, *by, class, level, k, n, rate, low, high, tied; one row per class and level. With
         `by`, only the classes that occur.
     """
     order = class_order(results, classes)

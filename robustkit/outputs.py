@@ -84,7 +84,7 @@ def write_results(
         found = rundir.read_sd(record) if record.exists() else None
         if found is not None:
             maps[f"sd_{case['slice']}"] = found
-    with files.atomic_path(path / "noise.npz") as temporary, temporary.open("wb") as stream:
+    with files.atomic_stream(path / "noise.npz") as stream:
         np.savez_compressed(stream, **maps)  # type: ignore[arg-type]
     junit.write(summary, path / "junit.xml")
 

@@ -1,12 +1,15 @@
-"""Plain values: what strict JSON can hold."""
+"""Plain values and records: what strict JSON can hold."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+
+Record: TypeAlias = dict[str, Any]
+"""What is, or will be, a JSON object."""
 
 
 def plain(value: Any) -> Any:

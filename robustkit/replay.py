@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robustkit import audit, cases, files, outputs, results, run, rundir
+from robustkit.acquisition import dose_of
 from robustkit.errors import DataError, UsageError
 from robustkit.models import ModelRef, refer
 from robustkit.types import Classifier, Image, RepeatScans, Slice
@@ -39,7 +40,8 @@ def replay_scans(
     `clean` is `mean` (of all repeats of the slice, default: the least noisy set), or a path to low-noise references.
     Raises UsageError for `slice`, which repeats do not have, and for scans without mAs.
     """
-    from robustkit.summary import Gate, exit_code, parse_rate
+    from robustkit.gates import Gate, parse_rate
+    from robustkit.summary import exit_code
 
     run.check_levels([1.0], 1, 0, batch)
     if clean == "slice":
@@ -69,7 +71,7 @@ def replay_scans(
 def compare_runs(run_a: Path, run_b: Path, *, margin: str | None = None) -> dict[str, Any]:
     """Return the agreement of two run directories, A minus B (see `robustkit.agreement.compare`)."""
     from robustkit.agreement import compare
-    from robustkit.summary import parse_rate
+    from robustkit.gates import parse_rate
 
     plans = [rundir.read_audit(path)["plan"] for path in (run_a, run_b)]
     tables = [_read_table(path) for path in (run_a, run_b)]
@@ -100,10 +102,7 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def _levels(sources: Sequence[cases.Source]) -> list[float]:
-    doses = [repeats.mas for source in sources for repeats in source.repeats]
-    if any(mas is None for mas in doses):
-        raise UsageError("a set of repeats does not say its mAs; give it in the .npz key `mas` or the DICOM tag")
-    return sorted({float(mas) for mas in doses if mas is not None})
+    return sorted({float(dose_of(repeats)) for source in sources for repeats in source.repeats})
 
 
 def _plan(reference: ModelRef, sources: Sequence[cases.Source], levels: Sequence[float], batch: int) -> dict[str, Any]:

@@ -20,13 +20,14 @@ import numpy as np
 
 from robustkit import bank, cases, engine, files, making, paper, recipes, rounds, run, training, variability
 from robustkit.bank import MEASURED, Ask
+from robustkit.engine import Progress
 from robustkit.errors import UsageError
-from robustkit.judge import Record, table
-from robustkit.making import Job, Progress
-from robustkit.plain import plain
+from robustkit.judge import table
+from robustkit.making import Job
+from robustkit.plain import Record, plain
 from robustkit.recipes import RecipeRef
 from robustkit.seeding import draws
-from robustkit.training import Outcome
+from robustkit.study import Outcome, opened
 from robustkit.types import Image, Recipe, Slice
 
 SCAN_MAS = (25.0, 200.0)
@@ -126,16 +127,15 @@ def reproduce(
     ref = recipes.refer(recipe or size.recipe, backend)
     plan = {"study": "reproduce", "recipe": making.signature(ref.load()), "seed": seed, "centre": centre}
     plan |= {"scale": asdict(size)}
-    path = Path(out) if out else run.fresh_path(f"reproduce-{scale if isinstance(scale, str) else 'own'}", plan)
+    name = scale if isinstance(scale, str) else "own"
     workers = jobs if jobs or dask else (os.cpu_count() or 1)
-    study = Study(ref, size, seed, centre, path, workers, dask)
     clock: dict[str, float] = {}
-    with making.opened(path, plan, command, resume=resume):
-        found = _run(study, clock, progress)
+    with opened(f"reproduce-{name}", plan, out=out, resume=resume, command=command) as held:
+        found = _run(Study(ref, size, seed, centre, held.path, workers, dask), clock, progress)
         summary = {
             "schema": 1,
             "study": "reproduce",
-            "scale": scale if isinstance(scale, str) else "own",
+            "scale": name,
             "size": asdict(size),
             "recipe": ref.name,
             "backend": backend,
@@ -147,14 +147,12 @@ def reproduce(
             **found,
         }
         summary["sentences"] = [said._asdict() for said in sentences(summary)]
-        settled = plain(summary)
-        files.write_json(path / "summary.json", settled)
         from robustkit.report import write_reproduction
 
-        write_reproduction(settled, _pictures(path / "noise.npz"), path / "report.html")
-        shutil.rmtree(path / "bank", ignore_errors=True)
-        shutil.rmtree(path / "shards", ignore_errors=True)
-    return Outcome(settled, path)
+        pictures = _pictures(held.path / "noise.npz")
+        settled = held.finish(summary, lambda told, page: write_reproduction(told, pictures, page))
+        shutil.rmtree(held.path / "bank", ignore_errors=True)
+        return Outcome(settled, held.path)
 
 
 def _run(study: Study, clock: dict[str, float], progress: Progress | None) -> Record:
@@ -269,7 +267,7 @@ def _noise(study: Study) -> Record:
     told = {name: paper.moments(values) for name, values in both.items()}
     difference = {m: told["simulated"][m] / told["measured"][m] - 1.0 for m in ("2", "4")}
     histogram = {name: np.histogram(values, HISTOGRAM)[0] / values.size for name, values in both.items()}
-    with files.atomic_path(study.path / "noise.npz") as temporary, temporary.open("wb") as stream:
+    with files.atomic_stream(study.path / "noise.npz") as stream:
         np.savez_compressed(
             stream,
             noise_measured=residual[0],

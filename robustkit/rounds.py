@@ -10,8 +10,6 @@ A resumed loop runs a strategy through its steps again; trainings and judgements
 from __future__ import annotations
 
 import functools
-import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,14 +20,14 @@ from numpy.typing import NDArray
 
 from robustkit import bank, cases, engine, files, hardening, making, models, recipes, registry, run, rundir, stats
 from robustkit.bank import MEASURED, Ask, Stack, Thinned
-from robustkit.errors import UsageError
+from robustkit.engine import Progress
+from robustkit.errors import RobustkitError, UsageError
 from robustkit.fitted import Fitted, Keeper
-from robustkit.judge import Record, judge, mean_f1
-from robustkit.making import Progress
+from robustkit.judge import judge, mean_f1
 from robustkit.models import ModelRef
-from robustkit.plain import plain
+from robustkit.plain import Record, plain
 from robustkit.recipes import RecipeRef
-from robustkit.training import Outcome
+from robustkit.study import Outcome, opened
 from robustkit.types import Classifier, Recipe, Slice, Trainable
 
 ATTACK_MAS = (12.5, 25.0, 100.0, 200.0)
@@ -167,14 +165,13 @@ def harden(
         ref, given, seed, fold, folds, ask, attacked_at, attacks, limit, confidence, rounds, dict(options or {})
     )
     told = plan.told() | {"strategy": strategy}
-    path = Path(out) if out else run.fresh_path(f"harden-{given.name if given else ref.name}", told)
-    started = time.monotonic()
-    with making.opened(path, told, command, resume=resume) as directory:
+    stem = f"harden-{given.name if given else ref.name}"
+    with opened(stem, told, out=out, resume=resume, command=command) as held:
         work_map = engine.choose(jobs, dask)
-        making.hand_on(trained, path / "fits")
-        stacks, sets = arena(ref.load(), ask, shared or directory.shards)
+        making.hand_on(trained, held.path / "fits")
+        stacks, sets = arena(ref.load(), ask, shared or held.directory.shards)
         bank.fill(stacks, work_map)
-        first = Run(strategy, plan, path, tuple(stacks), sets)
+        first = Run(strategy, plan, held.path, tuple(stacks), sets)
         _report(progress, 0, len(names))
         _do([first], engine.serial)
         found = {strategy: read_rounds(first)}
@@ -185,15 +182,10 @@ def harden(
         found |= {rival.strategy: read_rounds(rival) for rival in rivals}
         _report(progress, len(names), len(names))
         summary = summarise(plan, strategy, found, sets, stacks)
-        best = best_round(found[strategy])
-        summary["files"] = _write_best(first, best["round"])
-        summary["wall_seconds"] = round(time.monotonic() - started, 1)
-        files.write_json(path / "summary.json", plain(summary))
+        summary["files"] = _write_best(first, summary["best"])
         from robustkit.report import write_hardening
 
-        write_hardening(plain(summary), path / "report.html")
-        shutil.rmtree(directory.shards, ignore_errors=True)
-    return Outcome(plain(summary), path, 0 if summary["robust"] else 1)
+        return Outcome(held.finish(summary, write_hardening), held.path, 0 if summary["robust"] else 1)
 
 
 def _report(progress: Progress | None, done: int, total: int) -> None:
@@ -220,8 +212,6 @@ def arena(recipe: Recipe, ask: Ask, folder: Path) -> tuple[list[Stack], dict[str
 
 
 def _do(runs: Sequence[Run], work_map: engine.Map) -> None:
-    from robustkit.errors import RobustkitError
-
     failed = [f"{r.strategy}: {error}" for r, error in work_map(run_strategy, runs) if error is not None]
     if failed:
         raise RobustkitError(f"{len(failed)} strategies failed ({'; '.join(failed)}); run again with --resume")

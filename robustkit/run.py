@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from robustkit import audit, cases, engine, files, gathering, outputs, registry, results, rundir, spill, uncertainty
 from robustkit.centre import centre_facts
 from robustkit.containment import contained
+from robustkit.engine import Progress
 from robustkit.errors import RobustkitError, UsageError
 from robustkit.gallery import keep_noisy as write_noisy_images
 from robustkit.gallery import write_gallery
@@ -32,7 +33,6 @@ DEFAULT_MAS = (12.5, 25.0, 37.5, 50.0, 75.0, 100.0, 150.0, 175.0, 200.0, 225.0, 
 DEFAULT_N = 1000
 SD_MAP_PIXELS = 256
 COUNTS_ONLY = "more than {:,} rows: results.parquet keeps counts, ledger.parquet every image whose answer changed"
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,8 @@ def audit_model(
     UsageError, DataError, ModelError
         For a mistake in the request, in the images or repeats, or in the model.
     """
-    from robustkit.summary import Gate, check_interval, parse_rate
+    from robustkit.gates import Gate, parse_rate
+    from robustkit.summary import check_interval
 
     chosen = check_levels(levels or DEFAULT_MAS, n, seed, batch)
     if at is not None and at not in chosen:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from robustkit import files
 from robustkit.audit import Scores
 from robustkit.errors import DataError, RobustkitError, UsageError
+from robustkit.plain import plain
 
 VERSION = 1
 SHARD = 64
@@ -102,7 +103,7 @@ def ranges(n: int, start: int = 0) -> list[tuple[int, int]]:
 
 def write_scores(path: Path, scores: Scores) -> None:
     """Write a shard, whole or not at all."""
-    with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
+    with files.atomic_stream(path) as stream:
         np.savez(stream, realization=scores.realization, noisy=scores.noisy, margin=scores.margin)
 
 
@@ -117,11 +118,11 @@ def read_scores(path: Path) -> Scores:
 
 def write_case(path: Path, probabilities: Any, null: Mapping[str, Any], story: Mapping[str, Any], sd: Any) -> None:
     """Write a case record: clean probabilities (C,), null audit, story, and the claimed sd map (h, w) or None."""
-    with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
+    with files.atomic_stream(path) as stream:
         np.savez(
             stream,
             probabilities=probabilities,
-            told=np.array(json.dumps({"null": dict(null), "story": dict(story)}, default=_plain)),
+            told=np.array(json.dumps(plain({"null": null, "story": story}))),
             sd=np.zeros((0, 0), np.float16) if sd is None else sd,
         )
 
@@ -288,11 +289,3 @@ def _other_cases(there: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[str
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:TOLD]) + (", ..." if len(names) > TOLD else "")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} cannot be written to JSON")

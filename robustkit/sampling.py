@@ -28,7 +28,7 @@ def sample_profile(profile_path: Path, out: Path, *, n: int, mas: float | None, 
     level = mas if mas is not None else float(model.reference_mas)  # type: ignore[attr-defined]
     fields = _sample_all(model, np.zeros(profile.shape, np.float32), level, profile.id, n, seed)
     if out.suffix == ".npz":
-        with files.atomic_path(out) as temporary, temporary.open("wb") as stream:
+        with files.atomic_stream(out) as stream:
             np.savez_compressed(stream, noise=fields, pixel_mm=np.asarray(profile.pixel_mm), mas=level, seed=seed)
     else:
         from robustkit.scans import save_repeats

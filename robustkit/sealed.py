@@ -10,10 +10,9 @@ from typing import Any
 from robustkit import files
 from robustkit.errors import DataError, UsageError
 from robustkit.models import hash_file
-from robustkit.plain import plain
+from robustkit.plain import Record, plain
 
 SCHEMA = 1
-Record = dict[str, Any]
 
 
 def seal(folder: Path, name: str, record: Mapping[str, Any]) -> Record:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from robustkit import stats
 from robustkit.errors import UsageError
-from robustkit.gates import EXIT_CODES, Gate, judge, parse_rate, passes
+from robustkit.gates import EXIT_CODES, Gate, judge, passes
 from robustkit.metrics import cmr, sar
 from robustkit.plain import plain
 from robustkit.stats.intervals import METHODS
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from robustkit.types import Metric
-
-__all__ = ["DEFAULT_LIMIT", "SCHEMA", "Gate", "build", "check_interval", "exit_code", "parse_rate"]
 
 SCHEMA = 1
 DEFAULT_LIMIT = 0.05
@@ -53,16 +51,13 @@ def build(
     ----------
     results : the results table; rows of measured scans in a simulated run become `measured`.
     model, noise, unit, classes, levels, n, seed : what was asked. n is realizations a slice and level.
-    confidence, interval : of the two-sided intervals ("clopper-pearson", or "wilson" for reading). Bounds of
-    the gate
+    confidence, interval : of the two-sided intervals ("clopper-pearson", or "wilson" for reading). Bounds of the gate
         and of the lowest passing level are one-sided and exact whatever `interval` is.
     gate : the limit to judge, None for no verdict. null_audit : the numerical floor, passed through.
     metrics : further metrics by name. One that raises is recorded as {"error": ...} with a warning.
     simultaneous : add Bonferroni intervals over all classes and levels (low_simultaneous, high_simultaneous).
-    refits : counts of every leave-one-scan-out refit, columns class, level, k, n: adds total_low and
-    total_high.
-    withhold_lowest : the reason why no lowest passing level may be stated (a simulation tied to no measured
-    noise).
+    refits : counts of every leave-one-scan-out refit, columns class, level, k, n: adds total_low and total_high.
+    withhold_lowest : the reason why no lowest passing level may be stated (a simulation tied to no measured noise).
 
     Returns
     -------

@@ -7,24 +7,23 @@ Testing 2 goes on.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from robustkit import engine, files, making, recipes, run
+from robustkit import engine, making, recipes
+from robustkit.engine import Progress
 from robustkit.errors import UsageError
 from robustkit.judge import mean_f1, total
-from robustkit.making import Job, Progress
-from robustkit.plain import plain
+from robustkit.making import Job
+from robustkit.plain import Record, plain
 from robustkit.recipes import RecipeRef
 from robustkit.stats import accuracy
+from robustkit.study import Outcome, opened
 from robustkit.types import Recipe, Trainable
 
-Record = dict[str, Any]
 ROWS = (
     ("Training", "train", True),
     ("Validation", "validation", True),
@@ -33,15 +32,6 @@ ROWS = (
 )
 """Rows of Table 1: name, split, transition zones included."""
 MEASURES = ("precision", "recall", "f1")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a study found, as JSON holds it, and where it lies."""
-
-    summary: Record
-    run_dir: Path
-    exit_code: int = 0
 
 
 def train_recipe(
@@ -73,22 +63,16 @@ def train_recipe(
         raise UsageError(f"--seed must be at least 0, got {seed}")
     ref = recipes.refer(recipe, backend)
     plan = {"study": "train", "recipe": making.signature(ref.load()), "name": ref.name, "folds": folds, "seed": seed}
-    path = Path(out) if out else run.fresh_path(f"train-{ref.name}", plan)
-    started = time.monotonic()
-    with making.opened(path, plan, command, resume=resume):
-        asked = fold_jobs(ref, path / "models", folds, seed)
+    with opened(f"train-{ref.name}", plan, out=out, resume=resume, command=command) as held:
+        asked = fold_jobs(ref, held.path / "models", folds, seed)
         found = making.do(asked, engine.choose(jobs, dask), progress)
         summary = summarise(ref, found, seed)
         best = asked[summary["best"]["place"]]
-        model = _model_of(best)
-        written = recipes.export(ref.load(), model, path, "model")
+        written = recipes.export(ref.load(), _model_of(best), held.path, "model")
         summary["files"] = [item.name for item in written]
-        summary["wall_seconds"] = round(time.monotonic() - started, 1)
-        files.write_json(path / "summary.json", plain(summary))
         from robustkit.report import write_training
 
-        write_training(summary, path / "report.html")
-    return Outcome(plain(summary), path)
+        return Outcome(held.finish(summary, write_training), held.path)
 
 
 def fold_jobs(ref: RecipeRef, folder: Path, folds: int, seed: int) -> list[Job]:

@@ -7,8 +7,6 @@ of every entry of the CMR; whether clean accuracy foretells it.
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robustkit import bank, cases, engine, files, making, models, recipes, run, stats
+from robustkit import bank, cases, engine, making, models, recipes, results, run, stats
 from robustkit.bank import Ask
+from robustkit.engine import Progress
 from robustkit.errors import DataError, UsageError
 from robustkit.judge import mean_f1, table
-from robustkit.making import Job, Progress
-from robustkit.plain import plain
+from robustkit.making import Job
+from robustkit.plain import Record, plain
 from robustkit.recipes import RecipeRef
-from robustkit.training import Outcome
+from robustkit.study import Outcome, opened
 from robustkit.types import Recipe, Slice
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Record = dict[str, Any]
 LEVELS = (25.0, 200.0)
 """The two mAs of the paper's measured scans."""
 GOOD_F1 = 0.99
@@ -100,21 +98,20 @@ def study(
     plan = {"study": "variability", "recipe": what, "fold": fold, **_asked(ask)}
     if ref is None:
         plan["models"] = [job.trained_as for job in found]
-    path = Path(out) if out else run.fresh_path(f"variability-{ref.name if ref else 'folder'}", plan)
-    started = time.monotonic()
-    with making.opened(path, plan, command, resume=resume) as directory:
+    stem = f"variability-{ref.name if ref else 'folder'}"
+    with opened(stem, plan, out=out, resume=resume, command=command) as held:
         work_map = engine.choose(jobs, dask)
-        making.hand_on(trained, path / "models")
-        prepared = prepare(found, ref, ask, path / "models", shared or directory.shards, work_map)
+        making.hand_on(trained, held.path / "models")
+        prepared = prepare(found, ref, ask, held.path / "models", shared or held.directory.shards, work_map)
         records = making.do(prepared, work_map, progress)
-        rows = table(records, directory.id)
+        rows = table(records, held.directory.id)
         summary = summarise(records, rows, ref.name if ref else str(recipe), ask, confidence)
         summary["clean_source"] = sorted({stack.story()["clean"]["from"] for stack in prepared[0].stacks})
         summary["noise_source"] = sorted({str(stack.story()["source"]) for stack in prepared[0].stacks})
-        summary["wall_seconds"] = round(time.monotonic() - started, 1)
-        write(path, plain(summary), rows)
-        shutil.rmtree(directory.shards, ignore_errors=True)
-    return Outcome(plain(summary), path)
+        results.write(rows, held.path / "results.parquet")
+        from robustkit.report import write_variability
+
+        return Outcome(held.finish(summary, write_variability), held.path)
 
 
 def seed_jobs(ref: RecipeRef, n: int, seed: int, fold: int | None, folds: int, *, keep: bool = False) -> list[Job]:
@@ -304,13 +301,3 @@ def _correlation(sar: Sequence[float], f1: Sequence[float]) -> Record:
 
     found: Any = spearmanr([a for a, _ in pairs], [b for _, b in pairs])
     return {"spearman": float(found.statistic), "p": float(found.pvalue), "n": len(pairs), "reason": ""}
-
-
-def write(path: Path, summary: Mapping[str, Any], rows: pd.DataFrame) -> None:
-    """Write summary.json, results.parquet and the report."""
-    from robustkit import results
-    from robustkit.report import write_variability
-
-    files.write_json(path / "summary.json", dict(summary))
-    results.write(rows, path / "results.parquet")
-    write_variability(dict(summary), path / "report.html")

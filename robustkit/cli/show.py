@@ -10,7 +10,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from robustkit.run import Progress
+from robustkit.engine import Progress
 
 
 def print_json(value: Any) -> None:

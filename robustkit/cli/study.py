@@ -139,8 +139,8 @@ def harden(
 
     A round that costs accuracy is refused; the best accepted model is kept.
     """
+    from robustkit.gates import parse_rate
     from robustkit.rounds import harden as run
-    from robustkit.summary import parse_rate
 
     name, model = opt.recipe_or_model(recipe, of_recipe)
     with show.progress(quiet or json_, "strategies") as progress:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from robustkit.plain import Record
 from robustkit.report import grids, page, sheet, words
-from robustkit.report.source import Record, records
+from robustkit.report.source import records
 from robustkit.report.words import Fact, Verdict
 
 _BADGES = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}

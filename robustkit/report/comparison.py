@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from robustkit.plain import Record
 from robustkit.report import forest, grids, page, words
-from robustkit.report.source import Record, records
+from robustkit.report.source import records
 from robustkit.report.words import Fact, Verdict
 
 CRITICAL = 1.959963984540054

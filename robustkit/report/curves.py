@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from robustkit.plain import Record
 from robustkit.report import grids, words
 from robustkit.report.chart import NARROW, WIDE, Axis, Plot, Point, Series, Size, draw, level_axis, nice_ticks
-from robustkit.report.source import Record, Source, records
+from robustkit.report.source import Source, records
 
 CLOSE_UP = 6.0
 """A limit lower than the axis by this factor gets a panel of its own."""

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from robustkit.plain import Record
 from robustkit.report import png, words
-from robustkit.report.source import Record, Source
+from robustkit.report.source import Source
 
 SHOWN = 8
 """Flips drawn at most."""

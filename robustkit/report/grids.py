@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+from robustkit.plain import Record
 from robustkit.report import words
-from robustkit.report.source import Record, Source, records
+from robustkit.report.source import Source, records
 
 LONG = 400
 """Rows of a table that are shown; the rest is counted, and stays in summary.json."""

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from robustkit import stats
+from robustkit.plain import Record
 from robustkit.report import curves, grids, study, words
 from robustkit.report.chart import Point, Series
-from robustkit.report.source import Record, records
+from robustkit.report.source import records
 from robustkit.report.study import Part, Section
 from robustkit.report.words import Fact, Verdict
 

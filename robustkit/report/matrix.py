@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from robustkit.plain import Record
 from robustkit.report import words
 from robustkit.report.curves import gate_levels
-from robustkit.report.source import Record, Source, records
+from robustkit.report.source import Source, records
 
 STEPS = 8
 """Shades of a heat map."""

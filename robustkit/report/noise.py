@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from robustkit.plain import Record
 from robustkit.report import png, words
 from robustkit.report.chart import SMALL, Axis, Plot, Point, Series, draw, nice_ticks
-from robustkit.report.source import Record, Source
+from robustkit.report.source import Source
 
 MAPS = 12
 """Slices whose maps and spectra are drawn; every slice is in the table."""

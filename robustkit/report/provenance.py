@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from robustkit.plain import Record
 from robustkit.report import grids, words
-from robustkit.report.source import Record, Source, records
+from robustkit.report.source import Source, records
 
 _SHOWN_APART = {"command", "files", "version", "plan", "hardware"}
 _NULL_AUDIT = {

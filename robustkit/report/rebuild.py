@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from robustkit.errors import DataError
+from robustkit.plain import Record
 from robustkit.report.audit_report import write_report
 from robustkit.report.hardening import write_hardening
 from robustkit.report.reproduction import write_reproduction
-from robustkit.report.source import Record, load
+from robustkit.report.source import load
 from robustkit.report.training import write_training
 from robustkit.report.variability import write_variability
 

@@ -9,9 +9,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from robustkit import paper, stats
+from robustkit.plain import Record
 from robustkit.report import comparison, curves, grids, hardening, png, study, training, variability, words
 from robustkit.report.chart import Axis, Point, Series, Size, draw, nice_ticks
-from robustkit.report.source import Record, records
+from robustkit.report.source import records
 from robustkit.report.study import Part, Picture, Section
 from robustkit.report.words import Fact, Verdict
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from robustkit.errors import DataError
 from robustkit.files import DAMAGES
+from robustkit.plain import Record
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Arrays = Mapping[str, NDArray[Any]]
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)

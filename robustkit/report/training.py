@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from robustkit.plain import Record
 from robustkit.report import grids, study, words
-from robustkit.report.source import Record, records
+from robustkit.report.source import records
 from robustkit.report.study import Section, pm
 from robustkit.report.words import Fact, Verdict
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from robustkit.plain import Record
 from robustkit.report import bars, grids, study, words
-from robustkit.report.source import Record, records
+from robustkit.report.source import records
 from robustkit.report.study import Part, Section, kn
 from robustkit.report.words import Fact, Verdict
 

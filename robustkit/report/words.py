@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from robustkit.report.source import Record, Source
+from robustkit.plain import Record
+from robustkit.report.source import Source
 
 THIN = "\u202f"
 """Narrow no-break space: keeps a number and its unit on one line."""

@@ -34,6 +34,7 @@ class Whole:
     Attributes
     ----------
     image : the slice as it was. object : what rays are sent through; it holds the image at [rows, columns].
+    cut : share, 0 to 1, of the border of what was imaged that runs through the body.
     told : what was done, in sentence fragments.
     """
 
@@ -41,6 +42,7 @@ class Whole:
     object: Slice
     rows: slice
     columns: slice
+    cut: float = 0.0
     told: tuple[str, ...] = ()
 
 
@@ -61,11 +63,6 @@ def as_object(item: Slice) -> Slice:
         empty |= ~item.mask
     pixels[empty] = -1000.0
     return replace(item, pixels=pixels)
-
-
-def cut_share(item: Slice) -> float:
-    """Return the share, 0 to 1, of the border of what was imaged that runs through the body."""
-    return _cut(as_object(item)).share
 
 
 def completed(item: Slice, truncated: str = "complete") -> Whole:
@@ -140,4 +137,4 @@ def _rounded_off(item: Slice, plain: Slice, cut: _Cut) -> Whole:
         f"{deepest:.0f} mm beyond it, a guess"
     )
     rows, columns = slice(rim[0], rim[0] + height), slice(rim[1], rim[1] + width)
-    return Whole(item, replace(plain, pixels=pixels, mask=None), rows, columns, (told,))
+    return Whole(item, replace(plain, pixels=pixels, mask=None), rows, columns, cut.share, (told,))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from robustkit import spill
 from robustkit.errors import DataError
-from robustkit.files import atomic_path
+from robustkit.files import atomic_stream
 from robustkit.scans.own import storage_of
 from robustkit.scans.records import (
     MAX_BYTES,
@@ -344,5 +344,5 @@ def _groups(arrays: Mapping[str, NDArray[Any]], ids: Sequence[str], synthetic: b
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write arrays as a compressed .npz, whole or not at all; None values are left out."""
     kept = {k: np.asarray(v) for k, v in arrays.items() if v is not None}
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+    with atomic_stream(path) as stream:
         np.savez_compressed(stream, **kept)  # type: ignore[arg-type]

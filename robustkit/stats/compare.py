@@ -138,9 +138,8 @@ class Equivalence(NamedTuple):
 def tost(k1: int, n1: int, k2: int, n2: int, margin: float, alpha: float = 0.05) -> Equivalence:
     """Two one-sided score tests of |p1 - p2| >= margin; "equivalent" when both are rejected at `alpha`.
 
-    margin is an absolute difference of rates in (0, 1). Miettinen and Nurminen 1985, Stat Med 4:213. The
-    interval is Newcombe's at 1 - 2 alpha. Raises ValueError when a group is empty or the margin is out of
-    range.
+    margin is an absolute difference of rates in (0, 1). Miettinen and Nurminen 1985, Stat Med 4:213. The interval is
+    Newcombe's at 1 - 2 alpha. Raises ValueError when a group is empty or the margin is out of range.
     """
     if not 0 < margin < 1:
         raise ValueError(f"margin must lie strictly between 0 and 1, got {margin}")
@@ -155,8 +154,8 @@ def tost(k1: int, n1: int, k2: int, n2: int, margin: float, alpha: float = 0.05)
 def mcnemar(only_first: int, only_second: int) -> Outcome:
     """Exact McNemar test of paired answers: two-sided binomial of the pairs that disagree, p = 1 when none does.
 
-    The statistic is the number of discordant pairs that only the first flipped, minus those only the second
-    did. McNemar 1947, Psychometrika 12:153.
+    The statistic is the number of discordant pairs that only the first flipped, minus those only the second did.
+    McNemar 1947, Psychometrika 12:153.
     """
     from scipy.special import bdtr
 

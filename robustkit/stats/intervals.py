@@ -103,8 +103,7 @@ def total_interval(
     Parameters
     ----------
     k, n : flips and realizations simulated with all K repeat scans.
-    refits : (K, 2), K >= 2: k and n of each leave-one-out refit (noise fitted and clean image averaged
-    without one
+    refits : (K, 2), K >= 2: k and n of each leave-one-out refit (noise fitted and clean image averaged without one
         scan), all with the same white fields.
     confidence : two-sided.
     least_spread : standard deviation on the probit scale below which the jackknife is not believed. Flips too rare to
@@ -117,10 +116,9 @@ def total_interval(
 
     Notes
     -----
-    Jackknife over the K scans (Efron and Stein 1981, Ann Stat 9:586) on the probit scale, on which a rate is
-    linear in margin / sigma; a Student quantile with K-1 degrees of freedom. The distances of the exact
-    binomial interval are added in quadrature (as in `newcombe`), so the limits of a small jackknife spread
-    are exact.
+    Jackknife over the K scans (Efron and Stein 1981, Ann Stat 9:586) on the probit scale, on which a rate is linear in
+    margin / sigma; a Student quantile with K-1 degrees of freedom. The distances of the exact binomial interval are
+    added in quadrature (as in `newcombe`), so the limits of a small jackknife spread are exact.
     """
     from scipy.special import ndtr, ndtri, stdtrit
 

@@ -30,9 +30,9 @@ def log_evidence(k: int, n: int, rate: float, mixture: tuple[float, float] = MIX
 def decide(k: int, n: int, limit: float, alpha: float = 0.05, *, tied: int = 0) -> Decision | None:
     """Say whether k flips in n draws decide that the rate is below or above `limit`; None: draw on.
 
-    May be asked after every draw of one slice and level, as often as one likes: over all looks together the
-    chance of a wrong answer is at most alpha. `tied` changes (below the numerical floor) count as flips
-    against a pass and as none for a fail. 0 flips pass a limit of 1 % after 409 draws.
+    May be asked after every draw of one slice and level, as often as one likes: over all looks together the chance of a
+    wrong answer is at most alpha. `tied` changes (below the numerical floor) count as flips against a pass and as none
+    for a fail. 0 flips pass a limit of 1 % after 409 draws.
     """
     if _decided(k + tied, n, limit, alpha) and k + tied < limit * n:
         return "pass"
@@ -112,10 +112,9 @@ def decision_bounds(limit: float, alpha: float, draws: int) -> tuple[NDArray[np.
 def fixed_sequence(passed: Sequence[bool]) -> int | None:
     """Index of the last level passed before the first failure, levels in their order of trust; None when none passes.
 
-    From the quietest level on, each is tested at the full alpha and the first that does not pass ends the
-    sequence: the chance of any false claim stays at alpha whatever the dependence between levels (Maurer,
-    Hothorn and Lehmacher 1995). Levels after the first failure are not claimed even where their own bound is
-    under the limit.
+    From the quietest level on, each is tested at the full alpha and the first that does not pass ends the sequence: the
+    chance of any false claim stays at alpha whatever the dependence between levels (Maurer, Hothorn and Lehmacher
+    1995). Levels after the first failure are not claimed even where their own bound is under the limit.
     """
     last = None
     for index, ok in enumerate(passed):

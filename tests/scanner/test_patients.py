@@ -15,7 +15,7 @@ from robustkit.scanner import VirtualScanner, measured_sigma, simulate_repeats
 from robustkit.scanner.filters import KERNELS
 from robustkit.scanner.measure import window_share
 from robustkit.scanner.patients import kernel_class
-from robustkit.scanner.truncation import completed, cut_share
+from robustkit.scanner.truncation import completed
 from robustkit.types import Slice
 
 
@@ -109,21 +109,20 @@ def test_padding_keeps_its_value(trunk: Slice) -> None:
 
 
 def test_whole_body_is_not_cut(trunk: Slice) -> None:
-    assert cut_share(trunk) == 0.0
+    assert completed(trunk).cut == 0.0
     assert completed(trunk).told == ()
 
 
 def test_cut_body_is_completed_and_said(trunk: Slice) -> None:
     whole = scanned(trunk, 40)
     crop = replace(whole, pixels=np.ascontiguousarray(whole.pixels[:, 30:200]))
-    share = cut_share(crop)
-    assert 0.1 < share < 0.5
     body = completed(crop)
+    assert 0.1 < body.cut < 0.5
     added = body.object.pixels.copy()
     added[body.rows, body.columns] = -1000.0
     assert (added > -300).sum() * 1.5**2 > 1000
     repeats = simulate_repeats(crop, mas=40, k=2)
-    assert f"cuts the body on {share:.0%} of its border: completed" in repeats.source
+    assert f"cuts the body on {body.cut:.0%} of its border: completed" in repeats.source
     # With its missing side rounded off, the rays' attenuation is within a fifth of the whole trunk's.
     scanner = VirtualScanner(views=160)
     entire, rounded, bare = (scanner.project(s).integrals.max() for s in (trunk, body.object, crop))
@@ -135,8 +134,9 @@ def test_cut_by_a_circle_is_seen(trunk: Slice) -> None:
     image = scanned(trunk, 40)
     mask = np.hypot(*np.mgrid[-127.5:128, -127.5:128]) < 95
     crop = replace(image, mask=mask, pixels=np.where(mask, image.pixels, -1024.0).astype(np.float32))
-    assert 0.05 < cut_share(crop) < 0.5
-    assert (completed(crop).object.pixels[128, :60] > -300).any()
+    whole = completed(crop)
+    assert 0.05 < whole.cut < 0.5
+    assert (whole.object.pixels[128, :60] > -300).any()
 
 
 def test_cut_body_can_be_refused(trunk: Slice) -> None:
@@ -204,5 +204,5 @@ def test_real_slices_get_repeats_with_an_honest_sentence(group: str) -> None:
         noise = repeats.residuals.std()
         assert 1.0 < noise < 120.0
         assert "noise calibrated to the" in repeats.source
-        assert ("completed with soft tissue" in repeats.source) is (cut_share(item) > 0)
+        assert ("completed with soft tissue" in repeats.source) is (completed(item).cut > 0)
         assert 2.0 < (measured_sigma(item) or 0.0) < 40.0
