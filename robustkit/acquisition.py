@@ -80,9 +80,14 @@ def check_match(stacks: Sequence[RepeatScans], fit: Sequence[Record], folder: Pa
         for stack in group:
             differ, silent = mismatches(record["protocol"], _protocol(stack))
             if differ:
-                raise DataError(f"the {what} scans of slice {number} differ from the fit in {'; '.join(differ)}")
+                told = ", ".join(differ)
+                raise DataError(
+                    f"the {what} scans of slice {number} differ from the fit in {told}; scan as for the fit"
+                )
             if _other_object(clean, stack.clean):
-                raise DataError(f"the {what} scans of slice {number} do not show the object that the fit shows")
+                raise DataError(
+                    f"the {what} scans of slice {number} do not show the object that the fit shows; scan that object"
+                )
             unstated += silent
     return list(dict.fromkeys(unstated))
 

@@ -65,7 +65,9 @@ def compare(
     columns = _columns(cells, alpha)
     entries = _entries(cells, margin, alpha)
     if not any(entry["n_a"] and entry["n_b"] for entry in entries):
-        raise DataError("no class was predicted without noise in both runs: there is no column to compare")
+        raise DataError(
+            "no class was predicted without noise in both runs; compare runs on images that both models name alike"
+        )
     pairs, unpaired = _pairs(a, b, levels, alpha) if paired else ([], "")
     verdict, decided_by = _verdict(pairs or columns, entries, margin, alpha)
     found = {
@@ -96,11 +98,16 @@ def compare(
 def _common(a: pd.DataFrame, b: pd.DataFrame) -> tuple[str, list[float]]:
     units = sorted({*a["unit"], *b["unit"]})
     if len(units) != 1:
-        raise UsageError(f"the runs have levels in different units: {' and '.join(units) or 'none'}")
+        raise UsageError(
+            f"the runs have levels in different units, {' and '.join(units) or 'none'}; compare runs of one unit"
+        )
     levels = sorted(set(a["level"]) & set(b["level"]))
     if not levels:
         told = [", ".join(f"{level:g}" for level in sorted(set(t["level"]))) for t in (a, b)]
-        raise DataError(f"the runs share no level: A has {told[0]} {units[0]}, B has {told[1]} {units[0]}")
+        raise DataError(
+            f"the runs share no level: A has {told[0]} {units[0]}, B has {told[1]} {units[0]}; audit one again at "
+            "a level of the other"
+        )
     return units[0], levels
 
 

@@ -85,7 +85,9 @@ class Stack:
                 images = np.load(self.part_path(start, stop), mmap_mode="r", allow_pickle=False)
             except files.DAMAGES as error:
                 name = self.part_path(start, stop).name
-                raise DataError(f"noisy images {name} cannot be read ({error}); delete it and use --resume") from error
+                raise DataError(
+                    f"noisy images {name} cannot be read ({error}); delete it and run again with --resume"
+                ) from error
             yield start, images[:, shown]
 
 
@@ -179,7 +181,10 @@ def fill(wanted: Sequence[Stack], work_map: engine.Map = engine.serial) -> None:
         tasks += [Task(stack, tuple(missing[i : i + PARTS_AT_ONCE])) for i in range(0, len(missing), PARTS_AT_ONCE)]
     failures = [f"slice {task.stack.slice.id}: {error}" for task, error in work_map(make, tasks) if error is not None]
     if failures:
-        raise RobustkitError(f"{len(failures)} stacks of noisy images could not be made ({'; '.join(failures)})")
+        raise RobustkitError(
+            f"{len(failures)} stacks of noisy images failed, the rest is kept ({'; '.join(failures)}); run again with "
+            "--resume"
+        )
 
 
 def make(task: Task) -> None:
@@ -313,4 +318,6 @@ def _read_centre(path: Path) -> tuple[Image, dict[str, Any]]:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return archive["clean"], json.loads(str(archive["story"]))
     except files.DAMAGES as error:
-        raise DataError(f"clean image {path.name} cannot be read ({error}); delete it and run with --resume") from error
+        raise DataError(
+            f"clean image {path.name} cannot be read ({error}); delete it and run again with --resume"
+        ) from error

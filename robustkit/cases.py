@@ -112,7 +112,9 @@ def refuse_unusable(pixels: Image, what: str) -> None:
     """Refuse pixels that are not all finite."""
     bad = int(pixels.size - np.isfinite(pixels).sum())
     if bad:
-        raise DataError(f"the {what} has {bad} pixels that are NaN or infinite; a classifier's answer to them is void")
+        raise DataError(
+            f"the {what} has {bad} pixels that are NaN or infinite; set them to the value of air (-1000 HU)"
+        )
 
 
 def gather(images: str | None, repeats: str | None, profiles: Sequence[str], clean: str | None) -> list[Source]:

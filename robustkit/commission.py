@@ -397,8 +397,9 @@ def _predicted_doses(stacks: Sequence[RepeatScans], lock: Mapping[str, Any]) -> 
 def _check_fit_dose(stacks: Sequence[RepeatScans], fit: Sequence[Record]) -> None:
     for stack, record in zip(fit_stacks(stacks), fit_records(fit), strict=True):
         if not same_dose(dose_of(stack), record["mas"]):
+            fitted, here = record["mas"], dose_of(stack)
             raise UsageError(
-                f"the new scans are at {dose_of(stack):g} mAs, the baseline was fitted at {record['mas']:g}"
+                f"the new scans are at {here:g} mAs, the baseline was fitted at {fitted:g}; scan at that dose"
             )
 
 

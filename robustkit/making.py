@@ -157,7 +157,9 @@ def do(jobs: Sequence[Job], work_map: engine.Map, progress: Progress | None = No
         if progress is not None:
             progress(done, len(jobs))
     if failures:
-        raise RobustkitError(f"{len(failures)} models failed, the rest is kept ({'; '.join(failures)}); use --resume")
+        raise RobustkitError(
+            f"{len(failures)} models failed, the rest is kept ({'; '.join(failures)}); run again with --resume"
+        )
     return {job.name: read(job.record_path) for job in jobs}
 
 
@@ -166,5 +168,7 @@ def read(path: Path) -> Record:
     try:
         found: Record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"record {path.name} cannot be read ({error}); delete it and run with --resume") from error
+        raise DataError(
+            f"record {path.name} cannot be read ({error}); delete it and run again with --resume"
+        ) from error
     return found

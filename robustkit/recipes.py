@@ -106,7 +106,10 @@ def data_of(recipe: Recipe, fold: int | None = None, folds: int = 10) -> dict[st
     pool = offered["train"] + offered["validation"]
     groups = list(dict.fromkeys(group_of(item) for item in pool))
     if len(groups) < folds:
-        raise DataError(f"{folds} folds need as many patients, recipe {recipe.name!r} has {len(groups)}; give --folds")
+        raise DataError(
+            f"{folds} folds need as many patients, recipe {recipe.name!r} has {len(groups)}; "
+            f"give --folds {len(groups)} or fewer"
+        )
     held = set(groups[fold::folds])
     validation = [item for item in pool if group_of(item) in held]
     return {"train": [item for item in pool if group_of(item) not in held], "validation": validation} | {

@@ -97,7 +97,7 @@ def _scheme(url: str) -> str:
 
 def _inside(folder: Path, path: Path) -> Path:
     if ".." in path.parts or not path.is_relative_to(folder):
-        raise DataError("a file at the URL given lies outside its folder")
+        raise DataError("a file at the URL given lies outside its folder; refused")
     return path
 
 

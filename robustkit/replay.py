@@ -13,7 +13,7 @@ import numpy as np
 
 from robustkit import audit, cases, files, outputs, results, run, rundir
 from robustkit.acquisition import dose_of
-from robustkit.errors import DataError, UsageError
+from robustkit.errors import UsageError
 from robustkit.models import ModelRef, refer
 from robustkit.types import Classifier, Image, RepeatScans, Slice
 
@@ -74,7 +74,7 @@ def compare_runs(run_a: Path, run_b: Path, *, margin: str | None = None) -> dict
     from robustkit.gates import parse_rate
 
     plans = [rundir.read_audit(path)["plan"] for path in (run_a, run_b)]
-    tables = [_read_table(path) for path in (run_a, run_b)]
+    tables = [results.read(path / "results.parquet") for path in (run_a, run_b)]
     paired = plans[0]["noise"] == plans[1]["noise"] != MEASURED and all(
         plans[0][name] == plans[1][name] for name in ("seed", "settings", "cases")
     )
@@ -90,15 +90,6 @@ def _classes(run: Path) -> list[str] | None:
         return [str(name) for name in told]
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    try:
-        return results.read(path / "results.parquet")
-    except FileNotFoundError:
-        raise DataError(f"{path} holds no results.parquet: the run is unfinished; finish it with --resume") from None
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"results.parquet in {path} cannot be read ({error})") from error
 
 
 def _levels(sources: Sequence[cases.Source]) -> list[float]:

@@ -133,6 +133,8 @@ def read(path: Path) -> pd.DataFrame:
 
     try:
         return conform(pd.read_parquet(path))
+    except FileNotFoundError:
+        raise DataError(f"there is no {path.name}: the run is unfinished; finish it with --resume") from None
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(path, error) from error
 

@@ -133,7 +133,9 @@ def read_case(path: Path) -> dict[str, Any]:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {"probabilities": archive["probabilities"], **json.loads(str(archive["told"]))}
     except files.DAMAGES as error:
-        raise DataError(f"case record {path.name} is damaged ({error}); delete it and use --resume") from error
+        raise DataError(
+            f"case record {path.name} is damaged ({error}); delete it and run again with --resume"
+        ) from error
 
 
 def read_sd(path: Path) -> NDArray[np.float16] | None:
@@ -197,9 +199,9 @@ def read_run(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(recorded.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{path} is no run directory: it holds no run.json") from None
+        raise DataError(f"{path} is no run directory, it holds no run.json; name the --out of a run") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"run.json in {path} cannot be read ({type(error).__name__})") from error
+        raise DataError(f"run.json in {path} cannot be read ({type(error).__name__}); make the run again") from error
     if not isinstance(found, dict) or found.get("version") != VERSION:
         raise DataError(
             f"the run in {path} has version {repr(found.get('version') if isinstance(found, dict) else None)[:40]}, "

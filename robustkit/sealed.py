@@ -36,7 +36,10 @@ def read_sealed(folder: Path, name: str) -> Record:
     except ValueError as error:
         raise DataError(f"{name}.json in {folder} cannot be read; commission again into another --out") from error
     if found.get("schema") != SCHEMA:
-        raise DataError(f"{name}.json in {folder} has schema {found.get('schema')}, this robustkit reads {SCHEMA}")
+        schema = found.get("schema")
+        raise DataError(
+            f"{name}.json in {folder} has schema {schema}, this robustkit reads {SCHEMA}; use the one that made it"
+        )
     return found
 
 

@@ -159,7 +159,7 @@ def jackknife(
     missing = [part for task in tasks for part in _cut(task, engine.parts(work_map, len(tasks)))]
     failed = [str(error) for _, error in work_map(refit, missing) if error is not None]
     if failed:
-        raise RobustkitError(f"{len(failed)} refits failed ({failed[0]}); what was done is kept, use --resume")
+        raise RobustkitError(f"{len(failed)} refits failed ({failed[0]}); the rest is kept, run again with --resume")
     classes = tuple(model.load().classes)
     return _table(tasks, classes)
 
@@ -251,5 +251,5 @@ def _read(path: Path) -> list[float]:
     try:
         found: list[float] = json.loads(path.read_text(encoding="utf-8"))["share"]
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"refit {path.name} is damaged ({error}); delete it and use --resume") from error
+        raise DataError(f"refit {path.name} is damaged ({error}); delete it and run again with --resume") from error
     return found

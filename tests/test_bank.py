@@ -109,7 +109,7 @@ def test_a_damaged_part_is_named_with_its_cure(tmp_path):
     (stack,) = bank.stacks([(stored_slice(), 1)], ask(), tmp_path)
     bank.fill([stack])
     stack.part_path(64, 70).write_bytes(b"gone")
-    with pytest.raises(DataError, match=r"cannot be read .*delete it and use --resume"):
+    with pytest.raises(DataError, match=r"cannot be read .*delete it and run again with --resume"):
         list(stack.parts())
 
 

@@ -100,7 +100,10 @@ def probabilities(raw: NDArray[Any], spec: InputSpec, name: str) -> NDArray[np.f
     if scores.shape[1] == 1:
         scores = np.concatenate([1.0 - scores, scores], axis=1)
     if scores.shape[1] != len(spec.classes):
-        raise ModelError(f"{name} returned {scores.shape[1]} columns for {len(spec.classes)} classes; see --classes")
+        raise ModelError(
+            f"{name} returned {scores.shape[1]} columns for {len(spec.classes)} classes; name "
+            "each with --classes A,B,..."
+        )
     return scores.astype(np.float32)
 
 
@@ -112,7 +115,9 @@ def columns(raw: NDArray[Any], name: str) -> NDArray[np.float64]:
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim < 2 or sum(side != 1 for side in array.shape[1:]) > 1:
-        raise ModelError(f"{name} returns shape {array.shape}; a classifier returns (images, classes)")
+        raise ModelError(
+            f"{name} returns shape {array.shape}, not (images, classes); choose its score output with --output NAME"
+        )
     return array.reshape(len(array), -1).astype(np.float64, order="C")
 
 

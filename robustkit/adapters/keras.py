@@ -312,7 +312,9 @@ def _run(model: Any, name: str) -> Forward:
             raise
         except Exception as error:  # both backends raise their own kinds
             size = " x ".join(str(side) for side in inputs.shape[1:])
-            raise ModelError(f"{name} cannot take images of {size} ({first_line(error)}); see --size") from None
+            raise ModelError(
+                f"{name} cannot take images of {size} ({first_line(error)}); give its own --size H,W"
+            ) from None
 
     return run
 

@@ -115,7 +115,9 @@ def onnx_bytes(model: KerasClassifier) -> bytes:
         except ImportError:
             raise MissingExtraError("exporting a Keras model to ONNX", backend) from None
         except Exception as error:  # the exporters raise their own kinds for what they lack
-            raise ModelError(f"{model.name} cannot be exported to ONNX: {first_line(error)}") from None
+            raise ModelError(
+                f"{model.name} cannot be exported to ONNX ({first_line(error)}); save it as .keras"
+            ) from None
 
 
 def freeze(model: KerasClassifier) -> bytes:

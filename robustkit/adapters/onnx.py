@@ -328,7 +328,9 @@ def _the_output(name: str, outputs: Sequence[str], told: str | None) -> str:
 
 def _dtype(name: str, kind: str) -> str:
     if kind not in INPUT_TYPES:
-        raise ModelError(f"{name} takes {kind}; robustkit gives it {', '.join(INPUT_TYPES.values())}")
+        raise ModelError(
+            f"{name} takes {kind}; robustkit gives it {', '.join(INPUT_TYPES.values())}: export it with one of these"
+        )
     return INPUT_TYPES[kind]
 
 
@@ -350,7 +352,7 @@ def _forward(session: Any, name: str, entry: str, output: str, fixed: int | None
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             size = " x ".join(str(side) for side in inputs.shape[1:])
             raise ModelError(
-                f"{name} cannot take images of {size} ({_reason(str(error))}); see --size and --layout"
+                f"{name} cannot take images of {size} ({_reason(str(error))}); give its own --size H,W and --layout"
             ) from None
 
     return in_pieces(run, fixed)

@@ -34,6 +34,9 @@ WEIGHTS = {
 """Operator -> which of its inputs are weights to train, where the file holds them; all else stays as it is."""
 
 
+CURE = "train it in the framework that made it and export it again"
+
+
 class Tunable(Exportable, Protocol):
     """What is fine-tuned: an ONNX file as bytes, and what it computes in onnxruntime."""
 
@@ -75,8 +78,7 @@ def graph_module(proto: Any, output: str | None, name: str) -> tuple[Any, dict[s
     foreign = sorted({node.kind for node in nodes} - set(OPERATORS))
     if foreign:
         raise ModelError(
-            f"{name} cannot be fine-tuned: robustkit cannot train its operators {', '.join(foreign)}; train it in the "
-            "framework that made it and export it again"
+            f"{name} cannot be fine-tuned: robustkit cannot train its operators {', '.join(foreign)}; {CURE}"
         )
     from onnx import numpy_helper
 
@@ -88,7 +90,7 @@ def graph_module(proto: Any, output: str | None, name: str) -> tuple[Any, dict[s
         if key in wanted and value.is_floating_point() and value.ndim > 0
     }
     if not weights:
-        raise ModelError(f"{name} cannot be fine-tuned: it holds no weights that could be trained")
+        raise ModelError(f"{name} cannot be fine-tuned: it holds no weights that could be trained; {CURE}")
     wants = output or proto.graph.output[0].name
 
     class GraphModule(torch.nn.Module):  # type: ignore[misc,name-defined]
@@ -153,8 +155,8 @@ def check_parity(module: Any, model: Tunable) -> None:
             ours = probabilities(module(torch.from_numpy(inputs)).numpy(), spec, name)
     except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
         raise ModelError(
-            f"{name} cannot be fine-tuned: its graph does not run in torch ({first_line(error)})"
+            f"{name} cannot be fine-tuned: its graph does not run in torch ({first_line(error)}); {CURE}"
         ) from None
     gap = float(np.abs(ours - theirs).max())
     if not gap < PARITY:
-        raise ModelError(f"{name} cannot be fine-tuned: in torch it differs by {gap:.2g} in probability")
+        raise ModelError(f"{name} cannot be fine-tuned: in torch it differs by {gap:.2g} in probability; {CURE}")

@@ -405,7 +405,9 @@ def _run(module: Any, output: str | None, name: str) -> Forward:
             return bounded(lambda: compute(inputs), name)
         except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
             size = " x ".join(str(side) for side in inputs.shape[1:])
-            raise ModelError(f"{name} cannot take images of {size} ({first_line(error)}); see --size") from None
+            raise ModelError(
+                f"{name} cannot take images of {size} ({first_line(error)}); give its own --size H,W"
+            ) from None
 
     return run
 

@@ -73,7 +73,9 @@ def onnx_bytes(model: TorchClassifier, inputs: NDArray[Any]) -> bytes:
         except ImportError:
             raise MissingExtraError("exporting to ONNX", "torch") from None
         except Exception as error:  # the exporter raises its own kinds for an operator it lacks
-            raise ModelError(f"{model.name} cannot be exported to ONNX: {first_line(error)}") from None
+            raise ModelError(
+                f"{model.name} cannot be exported to ONNX ({first_line(error)}); save it as .pt2"
+            ) from None
     return target.getvalue()
 
 

@@ -60,7 +60,7 @@ def training_data(data: Sequence[Slice], spec: InputSpec) -> tuple[NDArray[Any],
     if not data or unknown:
         raise DataError(
             f"training wants slices labelled {', '.join(spec.classes)}; {unknown} of {len(data)} slices have another "
-            "label or none"
+            "label or none: label them, or leave them out"
         )
     labels = np.array([spec.classes.index(str(item.label)) for item in data], dtype=np.int64)
     stack = [prepare(item.pixels[None], item.pixel_mm, spec) for item in data]

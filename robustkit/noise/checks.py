@@ -32,7 +32,9 @@ def check_repeats(repeats: RepeatScans) -> NDArray[np.bool_]:
         )
     mask = np.ones(pixels.shape[1:], bool) if repeats.mask is None else repeats.mask
     if mask.shape != pixels.shape[1:]:
-        raise DataError(f"mask of {mask.shape} pixels does not fit repeats of {pixels.shape[1:]}")
+        raise DataError(
+            f"mask of {mask.shape} pixels does not fit repeats of {pixels.shape[1:]}; give one of their shape"
+        )
     if not np.isfinite(pixels).all():
         raise DataError("repeats hold pixels that are not finite (NaN or infinity): export the series again")
     valid: NDArray[np.bool_] = mask & (np.ptp(pixels, axis=0) > 0)

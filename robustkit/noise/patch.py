@@ -127,7 +127,7 @@ def roi_centre(
     if match[3] == "mm":
         y, x = shape[0] / 2 + y / pixel_mm[0], shape[1] / 2 + x / pixel_mm[1]
     if not (0 <= y < shape[0] and 0 <= x < shape[1]):
-        raise UsageError(f"roi={text!r} lies outside the image of {shape[0]} x {shape[1]} pixels")
+        raise UsageError(f"roi={text!r} lies outside the image of {shape[0]} x {shape[1]} pixels; choose one inside")
     return y, x
 
 

@@ -43,7 +43,7 @@ KERNELS = {"standard": standard, "smooth": smooth, "sharp": sharp}
 def check_kernel(name: str) -> str:
     """Return the name of a kernel that exists; UsageError otherwise."""
     if name not in KERNELS:
-        raise UsageError(f"unknown reconstruction kernel {name!r}; the virtual scanner has: {', '.join(KERNELS)}")
+        raise UsageError(f"unknown reconstruction kernel {name!r}; there is: {', '.join(KERNELS)}")
     return name
 
 

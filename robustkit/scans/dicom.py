@@ -63,7 +63,7 @@ def read_dicom(path: Path) -> list[Found]:
             _check_image_type(header, derived_allowed=ours is not None)
             found.append(_read_frame(dataset, header, frame, ours))
         if not found:
-            raise DataError("it holds no frames")
+            raise DataError("it holds no frames; leave it out")
         return found
 
 
@@ -128,7 +128,7 @@ def check_kind(dataset: Any) -> None:
 def _check_image_type(header: Header, *, derived_allowed: bool) -> None:
     kinds = {k.upper() for k in header.texts("FrameType") or header.texts("ImageType")}
     if "LOCALIZER" in kinds:
-        raise DataError("it is a localizer (scout), not a slice")
+        raise DataError("it is a localizer (scout), not a slice; give the axial series")
     if kinds & {"DERIVED", "SECONDARY"} and not derived_allowed:
         raise DataError("it is a derived or secondary image: its noise is no longer the scanner's; give the originals")
 
@@ -142,7 +142,7 @@ def _read_frame(dataset: Any, header: Header, frame: int, ours: Mapping[str, Any
     check_pixels(pixels, "it")
     mask = outside(pixels, _tagged_padding(header, stored))
     if mask is not None and not mask.any():
-        raise DataError("every pixel of it is padding")
+        raise DataError("every pixel of it is padding; leave it out")
     mas, mas_source, tube_notes = tube_mas(tube_of(header))
     kernel = kernel_of(header)
     protocol = protocol_of(header, kernel)
@@ -181,24 +181,28 @@ def _placed(header: Header, image: Slice, frame: int, notes: tuple[str, ...]) ->
 
 
 def _missing(keyword: str) -> tuple[float, ...]:
-    raise DataError(f"it lacks {keyword}; without it a pixel has no size")
+    raise DataError(f"it lacks {keyword}; without it a pixel has no size: export it again with it")
 
 
 def _rescale(header: Header) -> tuple[float, float]:
     slope, intercept = header.numbers("RescaleSlope"), header.numbers("RescaleIntercept")
     if not slope or not intercept:
-        raise DataError("it lacks RescaleSlope or RescaleIntercept, so its values are not known to be HU")
+        raise DataError(
+            "it lacks RescaleSlope or RescaleIntercept, so its values are not known to be HU; give the HU series"
+        )
     if header.text("RescaleType").upper() not in HU_TYPES:
         raise DataError("its values are rescaled to something other than HU; give the HU series")
     if not 1e-3 <= abs(slope[0]) <= 100 or abs(intercept[0]) > 1e5:
-        raise DataError("its RescaleSlope or RescaleIntercept is outside what HU need (slope 0.001 .. 100)")
+        raise DataError(
+            "its RescaleSlope or RescaleIntercept is outside what HU need (slope 0.001 .. 100); export it again"
+        )
     return slope[0], intercept[0]
 
 
 def _whole(header: Header, keyword: str, low: int, high: int) -> int:
     values = header.numbers(keyword)
     if not values or values[0] != int(values[0]) or not low <= values[0] <= high:
-        raise DataError(f"its {keyword} is missing or outside {low} .. {high}")
+        raise DataError(f"its {keyword} is missing or outside {low} .. {high}; export it again")
     return int(values[0])
 
 
@@ -227,10 +231,10 @@ def _check_length(dataset: Any) -> tuple[int, int]:
     check_size((rows, columns), "its header")
     allocated = _whole(header, "BitsAllocated", 8, 32)
     if allocated % 8 or not _whole(header, "BitsStored", 1, 32) <= allocated:
-        raise DataError("its BitsAllocated and BitsStored do not fit together")
+        raise DataError("its BitsAllocated and BitsStored do not fit together; export it again")
     frames = _whole(header, "NumberOfFrames", 1, 1 << 16) if header.value("NumberOfFrames") is not None else 1
     if frames != (len(header.items("PerFrameFunctionalGroupsSequence")) or 1):
-        raise DataError("its number of frames differs from its per-frame descriptions")
+        raise DataError("its number of frames differs from its per-frame descriptions; export it again")
     need, have = frames * rows * columns * allocated // 8, len(header.value("PixelData"))
     if not _encapsulated(dataset):
         if have < need:

@@ -71,7 +71,7 @@ class Header:
                 value = layer.get(keyword)
                 filled = value is not None and (not hasattr(value, "__len__") or len(value) > 0)
             except Exception as error:  # pydicom converts on access and raises whatever the bytes provoke
-                raise DataError(f"{keyword} is malformed") from error
+                raise DataError(f"its {keyword} is malformed; export it again") from error
             if filled:
                 return value
         return None
@@ -83,7 +83,7 @@ class Header:
             return []
         items = list(value) if hasattr(value, "__iter__") else [value]
         if not all(hasattr(item, "walk") for item in items):
-            raise DataError(f"{keyword} is not a sequence")
+            raise DataError(f"its {keyword} is not a sequence; export it again")
         return items
 
     def texts(self, keyword: str) -> tuple[str, ...]:
@@ -110,9 +110,9 @@ class Header:
         try:
             result = tuple(float(v) for v in values)
         except (TypeError, ValueError, OverflowError) as error:
-            raise DataError(f"{keyword} is not a number") from error
+            raise DataError(f"its {keyword} is not a number; export it again") from error
         if not all(map(math.isfinite, result)):
-            raise DataError(f"{keyword} is not a finite number")
+            raise DataError(f"its {keyword} is not a finite number; export it again")
         return result
 
     def optional(self, *keywords: str) -> float | None:

@@ -52,7 +52,7 @@ def apply_labels(found: Sequence[Found], files: Sequence[Path], root: Path) -> l
 def read_rows(path: Path) -> list[Row]:
     """Return the rows of one CSV; DataError names the line and what is wrong with it."""
     if path.stat().st_size > MAX_LABELS:
-        raise DataError(f"{NAME} is larger than {MAX_LABELS >> 20} MiB")
+        raise DataError(f"{NAME} is larger than {MAX_LABELS >> 20} MiB; split it")
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             cells = list(csv.reader(stream))
@@ -69,12 +69,12 @@ def _row(line: dict[str, str], number: int) -> Row | None:
         return None
     label = clean_text(line.get("label"))
     if label is None:
-        raise DataError(f"line {number} of {NAME} has no label")
+        raise DataError(f"line {number} of {NAME} has no label; give one, or leave the line out")
     file, index = (line.get("file") or "").strip() or None, (line.get("index") or "").strip()
     if file is None and not index:
-        raise DataError(f"line {number} of {NAME} names neither a file nor an index")
+        raise DataError(f"line {number} of {NAME} names neither a file nor an index; give one of them")
     if index and not (index.isascii() and index.isdigit() and len(index) < 10):
-        raise DataError(f"the index in line {number} of {NAME} is not a whole number from 0")
+        raise DataError(f"the index in line {number} of {NAME} is not a whole number from 0; count images from 0")
     return Row(file, int(index) if index else None, label)
 
 

@@ -152,12 +152,12 @@ def _read_other(path: Path, head: bytes) -> Sequence[Found]:
 
 def _head(path: Path) -> bytes:
     if not path.is_file():
-        raise DataError("it is not a regular file")
+        raise DataError("it is not a regular file; give an ordinary one")
     try:
         with path.open("rb") as stream:
             return stream.read(512)
     except OSError as error:
-        raise DataError(f"it cannot be opened ({error.strerror})") from None
+        raise DataError(f"it cannot be opened ({error.strerror}); check who may read it") from None
 
 
 def without_copies(found: Sequence[Found], files: int, *, by_uid: bool = False) -> list[Found]:

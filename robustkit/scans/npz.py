@@ -295,7 +295,7 @@ def _mask(arrays: Mapping[str, NDArray[Any]], stack: NDArray[np.float32], index:
         tagged = np.asarray(given[index] if given.ndim == 3 else given) == 0
     mask = outside(stack[index], tagged)
     if mask is not None and not mask.any():
-        raise DataError("every pixel of an image is padding")
+        raise DataError("every pixel of an image is padding; leave that image out")
     return mask
 
 

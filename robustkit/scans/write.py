@@ -39,7 +39,7 @@ def save_images(path: str | Path, slices: Sequence[Slice]) -> Path:
     """
     path = Path(path)
     if not slices:
-        raise UsageError("there are no images to write")
+        raise UsageError("there are no images to write; give at least one")
     if path.suffix == ".npz":
         write_npz(path, _image_arrays(slices))
         return path
@@ -62,7 +62,7 @@ def save_repeats(path: str | Path, repeats: Sequence[RepeatScans] | RepeatScans)
     """
     path, stacks = Path(path), [repeats] if isinstance(repeats, RepeatScans) else list(repeats)
     if not stacks:
-        raise UsageError("there are no repeats to write")
+        raise UsageError("there are no repeats to write; give at least one set")
     if path.suffix == ".npz" and len(stacks) == 1:
         write_npz(path, _repeat_arrays(stacks[0]))
         return path

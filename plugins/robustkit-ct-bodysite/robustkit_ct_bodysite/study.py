@@ -127,7 +127,9 @@ class Study:
                 history = tuple(float(value) for value in archive["history"])
                 weights = {name: archive[name] for name in Settings().shapes()}
         except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{Path(path).name} holds no body-site network ({type(error).__name__})") from error
+            raise DataError(
+                f"{Path(path).name} holds no body-site network ({type(error).__name__}); train it again"
+            ) from error
         read: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in told.items()}
         settings = Settings(**read)
         if self.backend == "torch":
