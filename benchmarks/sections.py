@@ -1,7 +1,20 @@
 """Sections of a documentation page that a script writes: between `<!-- NAME -->` and `<!-- /NAME -->`."""
 
+import argparse
 import re
+from collections.abc import Callable
 from pathlib import Path
+
+
+def write(name: str, text: Callable[[], str], told: str) -> None:
+    """Print the section `name` that `text` makes, and write it into the page of `--markdown PAGE`; `told` is --help."""
+    parser = argparse.ArgumentParser(description=told.splitlines()[0])
+    parser.add_argument("--markdown", type=Path)
+    asked = parser.parse_args()
+    found = text()
+    print(found)
+    if asked.markdown:
+        put(asked.markdown, name, found)
 
 
 def put(page: Path, name: str, text: str) -> None:

@@ -5,12 +5,9 @@
 All of the first two tables is exact (dynamic programming, binomial tails); the third is simulated.
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 from scipy.stats import binom
-from sections import put, table
+from sections import table, write
 
 from robustkit import stats
 from robustkit.run import looks
@@ -119,16 +116,5 @@ runs that claim a level below the truth, that is, down to or past a level whose 
 """
 
 
-def main():
-    """Read the command line, compute, print, and write the section."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--markdown", type=Path)
-    asked = parser.parse_args()
-    found = text()
-    print(found)
-    if asked.markdown:
-        put(asked.markdown, "sequential", found)
-
-
 if __name__ == "__main__":
-    main()
+    write("sequential", text, __doc__)

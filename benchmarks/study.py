@@ -11,13 +11,15 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from robustkit import bank, cases, hardening, recipes, reproduce, rounds
 from robustkit.bank import Ask
 from robustkit.judge import answers, score_stack
+from robustkit.types import Classifier, Slice
 
 
 def main() -> None:  # noqa: PLR0915 - one line a part
@@ -26,7 +28,7 @@ def main() -> None:  # noqa: PLR0915 - one line a part
     parser.add_argument("--cores", type=int, default=2)
     asked = parser.parse_args()
     scale = reproduce.SCALES["small"]
-    recipe = recipes.refer(asked.recipe).load()
+    recipe: Any = recipes.refer(asked.recipe).load()
     folder = Path(tempfile.mkdtemp())
     rows: list[tuple[str, float, float]] = []
 
@@ -76,7 +78,7 @@ def main() -> None:  # noqa: PLR0915 - one line a part
     timed("answer noisy images (per image)", lambda: scored(scorer, stacks), judged)
     attacks = 3 * 4 * len(rounds.ATTACK_MAS) * scale.attacks
     case = rounds.AttackCases(recipe, ask)[0]
-    timed("attack (per image)", lambda: attacked(model, scorer, case), attacks)
+    timed("attack (per image)", lambda: attacked(scorer, case), attacks)
     fine = recipes.fine_tuning(recipe).get("epochs", hardening.EPOCHS)
     rows.append(("train in hardening (per image and epoch)", rows[1][1], 3 * strategies * fine * 1.4 * len(train)))
 
@@ -88,19 +90,19 @@ def main() -> None:  # noqa: PLR0915 - one line a part
     print("Taken for granted: three rounds of every strategy, no body in the cache, one model trained for both uses.")
 
 
-def count(found: object) -> float:
-    return float(len(found))  # type: ignore[arg-type]
+def count(found: Sized) -> float:
+    return float(len(found))
 
 
-def scans(recipe: object) -> float:
-    cohort, fold = recipe.recipe.cohort, recipe.recipe.fold  # type: ignore[attr-defined]
+def scans(recipe: Any) -> float:
+    cohort, fold = recipe.recipe.cohort, recipe.recipe.fold
     return float(sum(len({s.scan for s in cohort.shots(split, fold)}) for split in ("train", "validation", "test")))
 
 
-def scan_some(recipe: object, cache: Path) -> float:
+def scan_some(recipe: Any, cache: Path) -> float:
     from robustkit_ct_bodysite import data
 
-    shots = recipe.recipe.cohort.shots("validation", 0)  # type: ignore[attr-defined]
+    shots = recipe.recipe.cohort.shots("validation", 0)
     mine = [shot for shot in shots if shot.scan.patient == shots[0].scan.patient]
     kept = os.environ.get("ROBUSTKIT_CACHE")
     os.environ["ROBUSTKIT_CACHE"] = str(cache)
@@ -113,9 +115,9 @@ def scan_some(recipe: object, cache: Path) -> float:
     return float(len({shot.scan for shot in mine}))
 
 
-def fit(item: object) -> float:
+def fit(item: Slice) -> float:
     choice = cases.NoiseChoice("nps")
-    cases.prepare(bank.with_repeats(bank.source_of(item, Ask(choice)), choice), choice)  # type: ignore[arg-type]
+    cases.prepare(bank.with_repeats(bank.source_of(item, Ask(choice)), choice), choice)
     return 1.0
 
 
@@ -124,14 +126,14 @@ def made(stacks: list[bank.Stack]) -> float:
     return float(sum(stack.n for stack in stacks))
 
 
-def scored(model: object, stacks: list[bank.Stack]) -> float:
+def scored(model: Classifier, stacks: list[bank.Stack]) -> float:
     for stack in stacks:
-        score_stack(model, stack)  # type: ignore[arg-type]
+        score_stack(model, stack)
     return float(sum(stack.n * len(stack.levels) for stack in stacks))
 
 
-def attacked(model: object, scorer: object, case: hardening.Case) -> float:
-    hardening.attacks(scorer, case, rounds.ATTACK_MAS, range(64), 0)  # type: ignore[arg-type]
+def attacked(scorer: Any, case: hardening.Case) -> float:
+    hardening.attacks(scorer, case, rounds.ATTACK_MAS, range(64), 0)
     return 64.0 * len(rounds.ATTACK_MAS)
 
 

@@ -7,12 +7,9 @@ independent modes; K scans give the centre and each mode's sd, 1,000 realization
 interval should contain the flip rate of true scans. Standard error of a coverage: 0.9 points.
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 from scipy.stats import norm
-from sections import put, table
+from sections import table, write
 
 from robustkit.stats import clopper_pearson, total_interval
 
@@ -64,16 +61,5 @@ It falls short of 95 % where all the noise is a single mode and flips are rare: 
 """
 
 
-def main():
-    """Read the command line, simulate, print, and write the section."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--markdown", type=Path)
-    asked = parser.parse_args()
-    found = text()
-    print(found)
-    if asked.markdown:
-        put(asked.markdown, "closed-form", found)
-
-
 if __name__ == "__main__":
-    main()
+    write("closed-form", text, __doc__)

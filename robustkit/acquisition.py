@@ -12,6 +12,7 @@ from robustkit import cases
 from robustkit.dosimetry import water_equivalent_diameter
 from robustkit.errors import DataError, UsageError
 from robustkit.plain import Record
+from robustkit.scans.repeats import same_object
 from robustkit.types import RepeatScans, slice_id
 
 SAME_DOSE = 0.03
@@ -30,7 +31,6 @@ FACTS = {
     "pixel_mm": "pixel size",
 }
 """What must match between fit, hold-out and monthly scans, and how a message calls it."""
-_DIFFERENT_OBJECT_HU = 150.0
 
 
 def describe(stack: RepeatScans) -> Record:
@@ -84,7 +84,7 @@ def check_match(stacks: Sequence[RepeatScans], fit: Sequence[Record], folder: Pa
                 raise DataError(
                     f"the {what} scans of slice {number} differ from the fit in {told}; scan as for the fit"
                 )
-            if _other_object(clean, stack.clean):
+            if not same_object(clean, stack.clean):
                 raise DataError(
                     f"the {what} scans of slice {number} do not show the object that the fit shows; scan that object"
                 )
@@ -111,15 +111,6 @@ def fit_records(fit: Sequence[Record]) -> list[Record]:
     for record in fit:
         by_slice.setdefault(record["slice"], []).append(record)
     return [min(group, key=lambda record: record["mas"]) for group in by_slice.values()]
-
-
-def _other_object(there: Any, here: Any) -> bool:
-    """Say whether two means differ by more than noise or a small shift could: over 5 % of their 16 x 16 px blocks."""
-    rows, columns = (max(side // 16, 1) for side in there.shape)
-    height, width = (side // count * count for side, count in zip(there.shape, (rows, columns), strict=True))
-    change = np.asarray(there, np.float64)[:height, :width] - here[:height, :width]
-    blocks = change.reshape(rows, height // rows, columns, width // columns).mean(axis=(1, 3))
-    return bool(np.mean(np.abs(blocks) > _DIFFERENT_OBJECT_HU) > 0.05)
 
 
 def _protocol(stack: RepeatScans) -> Record:

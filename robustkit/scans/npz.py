@@ -37,7 +37,7 @@ LARGE = 1 << 26
 """Bytes from which on a stack of images is read one by one onto disk."""
 FACTS = 8
 """Values an image, of whatever is no image, from which on an array cannot be meant."""
-NUMBERS, TEXTS = "biuf", "US"
+TEXTS = "US"
 KEYS: dict[str, str] = {
     "pixels": "iuf",
     "pixel_mm": "iuf",
@@ -104,7 +104,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, i
     if dtype.hasobject:
         raise DataError(f"`{name}` in the .npz holds Python objects (arrays of different shapes?); store plain numbers")
     if dtype.kind not in KEYS[name]:
-        kind = "numbers" if KEYS[name] not in (TEXTS,) else "texts"
+        kind = "texts" if KEYS[name] == TEXTS else "numbers"
         raise DataError(f"`{name}` in the .npz is of type {dtype.kind}; it must hold {kind}")
     size = math.prod(shape) * dtype.itemsize
     if len(shape) > 4 or min(shape, default=1) < 0 or start + size != member.file_size:
@@ -154,7 +154,7 @@ def read_npz(path: Path) -> list[Found]:
     DataError : for wrong keys, types, shapes, NaN, or sizes beyond the limits.
     """
     arrays = read_arrays(path)
-    pixels, pixel_mm = _pixels(arrays, (2, 3))
+    pixels, pixel_mm = _pixels(arrays)
     stack = pixels if pixels.ndim == 3 else pixels[None]
     count = len(stack)
     synthetic, protocols = _flags(arrays, count), _protocols(arrays, count)
@@ -193,7 +193,7 @@ def read_repeats(path: Path) -> RepeatScans:
     DataError : for wrong keys, types, shapes, NaN, sizes beyond the limits, or a single scan.
     """
     arrays = read_arrays(path)
-    pixels, pixel_mm = _pixels(arrays, (2, 3))
+    pixels, pixel_mm = _pixels(arrays)
     if pixels.ndim == 2 or len(pixels) < 2:
         raise DataError("one scan only: noise needs at least 2 repeats; stack them as `pixels` (K, H, W)")
     synthetic = _flags(arrays, 1)[0]
@@ -224,9 +224,9 @@ def joint_mask(masks: Sequence[NDArray[np.bool_] | None]) -> NDArray[np.bool_] |
     return np.logical_and.reduce(kept) if kept else None
 
 
-def _pixels(arrays: Mapping[str, NDArray[Any]], dimensions: tuple[int, ...]) -> tuple[NDArray[np.float32], Any]:
+def _pixels(arrays: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], Any]:
     raw = arrays["pixels"]
-    if raw.ndim not in dimensions:
+    if raw.ndim not in (2, 3):
         raise DataError(f"`pixels` has {raw.ndim} dimensions; it must be (H, W) or (N, H, W) in HU")
     check_size(raw.shape, "`pixels`")
     if raw.ndim == 3 and raw.shape[2] in (3, 4) and raw.shape[0] > 4 and raw.shape[1] > 4:

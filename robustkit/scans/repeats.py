@@ -19,6 +19,8 @@ from robustkit.types import PixelSize, RepeatScans, slice_id
 Shape: TypeAlias = tuple[int, int, float, float]
 SAME_POSITION_MM = 0.1
 SAME_MAS = 0.03  # tube current modulation moves a repeat's mAs by a percent or two
+OTHER_OBJECT_HU, OTHER_OBJECT_SHARE = 150.0, 0.05
+"""Another object is shown where more than this share of coarse blocks differs by more than this."""
 CURE = "repeats are 2 or more scans of one object, same position, matrix, pixel size, kernel and mAs"
 
 
@@ -131,13 +133,21 @@ def _by_object(found: Sequence[Found]) -> list[list[Found]]:
     groups: list[tuple[NDArray[np.float64], list[Found]]] = []
     for f in found:
         coarse = _coarse(f.slice.pixels)
-        for reference, members in groups:
-            if np.mean(np.abs(coarse - reference) > 150.0) <= 0.05:
-                members.append(f)
-                break
+        same = next((members for reference, members in groups if _alike(coarse, reference)), None)
+        if same is not None:
+            same.append(f)
         else:
             groups.append((coarse, [f]))
     return [members for _, members in groups]
+
+
+def same_object(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
+    """Say whether two images (H, W) show one object: noise or a small shift moves few means of 16 x 16 px by 150 HU."""
+    return _alike(_coarse(a), _coarse(b))
+
+
+def _alike(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
+    return bool(np.mean(np.abs(a - b) > OTHER_OBJECT_HU) <= OTHER_OBJECT_SHARE)
 
 
 def _coarse(pixels: NDArray[np.float32], block: int = 16) -> NDArray[np.float64]:

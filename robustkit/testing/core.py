@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import numpy as np
 
 from robustkit.containment import contained
 
 Bench = TypeVar("Bench")
+Part = TypeVar("Part")
 ALONE = "leaves the process alone"
 
 
@@ -28,6 +32,21 @@ class CheckResult:
     check: str
     passed: bool
     message: str = ""
+
+
+def made(given: Part | Callable[[], Part], by: str) -> Part:
+    """Return a part, or have it made where a class or function was given; `by` names what a part has."""
+    if hasattr(given, by) and not isinstance(given, type):
+        return given  # type: ignore[return-value]
+    return given()  # type: ignore[operator]
+
+
+@contextmanager
+def disturbed() -> Iterator[None]:
+    """Set numpy's global random state, to which no part may listen; it is put back."""
+    with contained():
+        np.random.seed(7)  # noqa: NPY002 - the global state is what is disturbed
+        yield
 
 
 def demand(holds: bool, *, asked: str, came: str, why: str) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustkit.containment import contained
-from robustkit.testing.core import CheckResult, NotApplicableError, demand, describe, raise_first, run
+from robustkit.testing.core import CheckResult, NotApplicableError, demand, describe, disturbed, made, raise_first, run
 from robustkit.testing.fakes import make_slice, make_slices
 from robustkit.types import Classifier, Image, PixelSize, Slice, Trainable
 
@@ -35,7 +34,7 @@ class ClassifierBench:
     @cached_property
     def model(self) -> Classifier:
         """Return the model given, or make it."""
-        return self.given if hasattr(self.given, "predict") and not isinstance(self.given, type) else self.given()  # type: ignore[return-value]
+        return made(self.given, "predict")
 
     @cached_property
     def batch(self) -> Image:
@@ -120,8 +119,7 @@ def _images_are_left_alone(bench: ClassifierBench) -> None:
 
 
 def _same_image_gives_same_answer(bench: ClassifierBench) -> None:
-    with contained():
-        np.random.seed(7)  # noqa: NPY002 - a model must not listen to the global state
+    with disturbed():
         again = bench.ask(bench.batch)
     demand(
         np.array_equal(bench.answer, again),
@@ -237,7 +235,7 @@ class TrainableBench:
     @cached_property
     def model(self) -> Trainable:
         """Return the model given, or make it."""
-        return self.given if hasattr(self.given, "predict") and not isinstance(self.given, type) else self.given()  # type: ignore[return-value]
+        return made(self.given, "predict")
 
     @cached_property
     def data(self) -> Sequence[Slice]:
@@ -309,8 +307,7 @@ def _fit_has_an_effect(bench: TrainableBench) -> None:
 
 
 def _same_seed_gives_the_same_model(bench: TrainableBench) -> None:
-    with contained():
-        np.random.seed(7)  # noqa: NPY002 - a fit must not listen to the global state
+    with disturbed():
         again = bench.fit()
     gap = _gap(bench.answers(bench.trained), bench.answers(again))
     demand(

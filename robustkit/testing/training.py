@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustkit.containment import contained
-from robustkit.testing.core import CheckResult, NotApplicableError, demand, describe, raise_first, run
+from robustkit.testing.core import CheckResult, NotApplicableError, demand, describe, disturbed, made, raise_first, run
 from robustkit.testing.fakes import FakeNoise, FakeTrainable, make_slices
 from robustkit.types import Hardener, NoiseModel, Recipe, Slice, Trainable, slice_id
 
@@ -135,8 +134,7 @@ def _slices_are_left_alone(bench: HardenerBench) -> None:
 
 
 def _same_seed_gives_the_same_models(bench: HardenerBench) -> None:
-    with contained():
-        np.random.seed(7)  # noqa: NPY002 - a strategy must not listen to the global state
+    with disturbed():
         again = bench.first_models()
     same = len(again) == len(bench.yielded) and all(
         np.allclose(bench.answers(a), bench.answers(b), rtol=0, atol=1e-6)
@@ -208,7 +206,7 @@ class RecipeBench:
     @cached_property
     def recipe(self) -> Recipe:
         """Return the recipe given, or make it."""
-        return self.given if hasattr(self.given, "build") and not isinstance(self.given, type) else self.given()  # type: ignore[return-value]
+        return made(self.given, "build")
 
     @cached_property
     def data(self) -> Mapping[str, Sequence[Slice]]:
@@ -282,8 +280,7 @@ def _slices_are_sound(bench: RecipeBench) -> None:
 
 
 def _data_and_cases_are_the_same_every_time(bench: RecipeBench) -> None:
-    with contained():
-        np.random.seed(7)  # noqa: NPY002 - a recipe must not listen to the global state
+    with disturbed():
         again = bench.recipe.data()
     same = {name: [s.id for s in part] for name, part in again.items()} == {
         name: [s.id for s in part] for name, part in bench.data.items()
@@ -310,8 +307,7 @@ def _cases_were_never_trained_on(bench: RecipeBench) -> None:
 
 def _build_depends_on_the_seed_alone(bench: RecipeBench) -> None:
     one = bench.answers(0)
-    with contained():
-        np.random.seed(7)  # noqa: NPY002 - a recipe must not listen to the global state
+    with disturbed():
         again = bench.answers(0)
     demand(
         np.array_equal(one, again),

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from robustkit import Classifier
+from robustkit.stats import Accuracy
 from robustkit_ct_bodysite import choose
-from robustkit_ct_bodysite.evaluate import Scores, labels, testing
+from robustkit_ct_bodysite.evaluate import labels, testing
 from robustkit_ct_bodysite.patient import SITES
 from robustkit_ct_bodysite.plugin import MODEL, shipped_model
 from robustkit_ct_bodysite.recipe import RECIPES
@@ -160,7 +161,7 @@ def candidate_row(record: dict[str, Any]) -> list[str]:
     return [str(record["seed"]), str(record["epochs"]), *means, *flips, "qualifies" if choose.qualifies(record) else ""]
 
 
-def score_table(tests: tuple[Scores, Scores]) -> str:
+def score_table(tests: tuple[Accuracy, Accuracy]) -> str:
     """Return precision, recall and F1 in % of both tests."""
     rows = []
     for name, scores in zip(("Testing 1", "Testing 2"), tests, strict=True):

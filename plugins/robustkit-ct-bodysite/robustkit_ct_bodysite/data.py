@@ -147,12 +147,12 @@ def _cropped(image: NDArray[np.int16], shot: Shot) -> NDArray[np.int16]:
 
 
 def _key(scans: tuple[Scan, ...]) -> str:
-    return hashlib.blake2b((_painters() + repr(scans)).encode(), digest_size=12).hexdigest()
+    return hashlib.blake2b((painters() + repr(scans)).encode(), digest_size=12).hexdigest()
 
 
 @cache
-def _painters() -> str:
-    """Hash of the modules that decide the images, as parsed (so layout and comments do not count)."""
+def painters() -> str:
+    """Return the hash of the modules that decide the images, as parsed (so layout and comments do not count)."""
     digest = hashlib.blake2b(digest_size=12)
     for name in ("brush", "painter", "patient", "spine", "head", "trunk", "organs", "pelvis", "legs", "phantom"):
         tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8"))

@@ -68,7 +68,7 @@ class Study:
     def signature(self) -> str:
         """Return what decides the models besides the seed: network, device, cohort, the code that paints it."""
         where = training_device() if self.backend == "torch" else "cpu"
-        return f"{self.backend} {where} {self.recipe!r} {data._painters()}"
+        return f"{self.backend} {where} {self.recipe!r} {data.painters()}"
 
     def every(self, item: Slice, *, training: bool = False) -> int:
         """Return which pixels of a slice the network reads: every one of 512 over 500 mm is 8 for 64 pixels."""

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from robustkit_ct_bodysite.evaluate import Scores, testing
+from robustkit.stats import Accuracy
+from robustkit_ct_bodysite.evaluate import testing
 from robustkit_ct_bodysite.network import SiteNet
 from robustkit_ct_bodysite.patient import SITES
 from robustkit_ct_bodysite.recipe import RECIPES, SiteRecipe, slices
@@ -57,7 +58,7 @@ def stages(recipe: SiteRecipe, seed: int, epochs: int | None = None) -> Iterator
         yield model
 
 
-def _line(name: str, result: Scores) -> str:
+def _line(name: str, result: Accuracy) -> str:
     each = ", ".join(f"{site} {100 * f1:.2f}" for site, f1 in zip(SITES, np.asarray(result.f1), strict=True))
     return f"F1 in %, {name}: {each}; mean {100 * result.mean_f1:.2f} ({result.n} images)"
 
