@@ -17,6 +17,7 @@ import numpy as np
 
 from robustkit import audit, cases, engine, files, rundir
 from robustkit.errors import DataError, RobustkitError
+from robustkit.plain import Record
 from robustkit.recipes import thin, thinned
 from robustkit.seeding import draws
 from robustkit.types import Image, RepeatScans, Slice, Storage
@@ -114,6 +115,17 @@ class Ask:
     centre: str = "low-noise"
     seed: int = 0
     made: tuple[float, ...] | None = None
+
+    def told(self) -> Record:
+        """Return what a plan says of it: all that decides the images but their seed."""
+        return {
+            "noise": self.choice.name,
+            "settings": dict(self.choice.settings),
+            "levels": list(self.levels),
+            "n": self.n,
+            "scans": self.scans,
+            "centre": self.centre,
+        }
 
 
 def stacks(items: Sequence[tuple[Slice, int]], ask: Ask, folder: Path) -> list[Stack]:

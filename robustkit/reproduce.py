@@ -201,25 +201,15 @@ def _make_share(task: tuple[RecipeRef, int, int]) -> None:
 
 def _part(study: Study, name: str, function: Callable[..., Outcome], **options: Any) -> Record:
     """Run one study of its own in a folder of this one, or finish it where it was left."""
-    folder = study.path / name
+    ref, folder = study.ref, study.path / name
     began = (folder / "run.json").exists()
-    return function(out=folder, resume=began, jobs=study.jobs, dask=study.dask, **options).summary
-
-
-def _recipe(study: Study) -> Any:
-    return study.ref.instance if study.ref.instance is not None else study.ref.name
+    common = {"recipe": ref.instance if ref.instance is not None else ref.name, "backend": ref.backend}
+    where = {"out": folder, "resume": began, "jobs": study.jobs, "dask": study.dask}
+    return function(folds=study.scale.folds, **common, **where, **options).summary
 
 
 def _training(study: Study) -> Record:
-    return _part(
-        study,
-        "training",
-        training.train_recipe,
-        recipe=_recipe(study),
-        backend=study.ref.backend,
-        folds=study.scale.folds,
-        seed=study.seed,
-    )
+    return _part(study, "training", training.train_recipe, seed=study.seed)
 
 
 def _retrainings(study: Study, trained: Record) -> Record:
@@ -227,12 +217,9 @@ def _retrainings(study: Study, trained: Record) -> Record:
         study,
         "retrainings",
         variability.study,
-        recipe=_recipe(study),
-        backend=study.ref.backend,
         n=study.scale.retrainings,
         seed=study.seed,
         fold=_fold(trained),
-        folds=study.scale.folds,
         levels=SCAN_MAS,
         realizations=study.scale.n,
         scans=study.scale.scans,
@@ -389,12 +376,9 @@ def _hardening(study: Study, trained: Record, audited: Record) -> Record | None:
         study,
         "hardening",
         rounds.harden,
-        recipe=_recipe(study),
-        backend=study.ref.backend,
         against=study.scale.against,
         seed=int(name.removeprefix("seed ")),
         fold=_fold(trained),
-        folds=study.scale.folds,
         levels=study.scale.harden_levels,
         realizations=study.scale.n,
         measured=SCAN_MAS,

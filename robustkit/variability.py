@@ -95,7 +95,7 @@ def study(
         assert ref is not None
         found = seed_jobs(ref, n, seed, fold, folds, keep=keep)
     what = making.signature(ref.load()) if ref else "a folder of models"
-    plan = {"study": "variability", "recipe": what, "fold": fold, **_asked(ask)}
+    plan = {"study": "variability", "recipe": what, "fold": fold, **ask.told()}
     if ref is None:
         plan["models"] = [job.trained_as for job in found]
     stem = f"variability-{ref.name if ref else 'folder'}"
@@ -148,17 +148,6 @@ def _folder_jobs(recipe: str | Recipe, spec: Mapping[str, Any]) -> list[Job] | N
     return found
 
 
-def _asked(ask: Ask) -> Record:
-    return {
-        "noise": ask.choice.name,
-        "settings": dict(ask.choice.settings),
-        "levels": list(ask.levels),
-        "n": ask.n,
-        "scans": ask.scans,
-        "centre": ask.centre,
-    }
-
-
 def summarise(
     records: Mapping[str, Mapping[str, Any]], rows: pd.DataFrame, recipe: str, ask: Ask, confidence: float
 ) -> Record:
@@ -192,7 +181,7 @@ def summarise(
         "classes": classes,
         "unit": "mAs",
         "confidence": confidence,
-        "asked": _asked(ask),
+        "asked": ask.told(),
         "good_f1": GOOD_F1,
         "views": views,
     }
