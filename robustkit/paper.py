@@ -13,7 +13,7 @@ import numpy as np
 from robustkit import stats
 
 CLASSES = ("BN", "C", "AP", "LF")
-SCANS, SIMULATED, MODELS = 150, 1000, 100
+SCANS, MODELS = 150, 100
 TABLE_1: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("Training", "precision"): ("99.8 ± 0.3", "99.5 ± 0.4", "99.8 ± 0.2", "99.9 ± 0.0"),
     ("Training", "recall"): ("99.8 ± 0.2", "99.6 ± 0.4", "99.9 ± 0.1", "100 ± 0.0"),

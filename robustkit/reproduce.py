@@ -36,7 +36,6 @@ FRESH_SEED = 1
 NOISE_SCANS = 100
 HISTOGRAM = np.linspace(-120.0, 120.0, 61)
 BODY_HU = -300.0
-STAGES = ("cohort", "training", "retrainings", "noise", "audit", "hardening", "last audit")
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from robustkit.adapters import sniff
+from robustkit.adapters.sniff import CURE
 from robustkit.errors import ModelError
 
-CURE = "; load it with --unsafe-load only if you trust whoever made it"
 EXPORT = "; export it with model.export(NAME, format='onnx')"
 
 
@@ -279,9 +279,7 @@ def _check_folder(path: Path) -> None:
             continue
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             raise ModelError(f"{path.name} holds {place!r:.80}, a link to a file elsewhere; copy it in its place")
-        if place not in ("saved_model.pb", "fingerprint.pb", "keras_metadata.pb") and not place.startswith(
-            "variables/"
-        ):
+        if place not in GRAPH_FILES and not place.startswith("variables/"):
             raise ModelError(f"{path.name} holds {place!r:.80}, which is neither graph nor weights{EXPORT}")
 
 

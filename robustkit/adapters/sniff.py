@@ -17,6 +17,8 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 ZIP = b"PK"
 PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 TEXT_HEAD = 512
+CURE = "; load it with --unsafe-load only if you trust whoever made it"
+"""What a file is told that may be more than data."""
 INFLATION = 20
 """A zip archive may hold this many times its own size, plus 64 MiB; more is a bomb."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from robustkit.adapters import sniff
+from robustkit.adapters.sniff import CURE
 from robustkit.errors import ModelError
 
 PLAIN = re.compile(r"[\w.:+\-/ ]*\Z", re.ASCII)
@@ -37,7 +38,6 @@ EXPRESSION = re.compile(
 SCRIPT_DENIED = re.compile(r"\b(save|from_file|load_tensor|PythonOp|IgnoredPythonOp)\b")
 SCRIPT_HIDDEN = re.compile(r"getattr\s*\([^\n]*\\")
 FREE_TEXT = ("metadata", "torch_version", "torch_fn")
-CURE = "; load it with --unsafe-load only if you trust whoever made it"
 
 
 def check_export(path: Path) -> None:
