@@ -12,10 +12,10 @@ from scipy.stats import binom
 
 from robustkit import junit, results
 from robustkit.errors import UsageError
-from robustkit.gates import judge
+from robustkit.gates import Gate, judge, parse_rate
 from robustkit.plain import plain
 from robustkit.stats import clopper_pearson, cluster_bootstrap, simultaneous, total_interval
-from robustkit.summary import Gate, build, exit_code, parse_rate
+from robustkit.summary import build, exit_code
 
 CLASSES = ["BN", "C", "AP", "LF"]
 ASKED = {"model": "m.onnx", "noise": "nps", "unit": "mAs", "n": 1000, "seed": 7}
