@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 INSTALL := $(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt
 
-.PHONY: demo test interop slow lint bench docs clean
+.PHONY: demo test interop lowest slow coverage lint bench docs clean
 
 $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +48,22 @@ $(VENV)-interop/.done: $(BIN)/uv pyproject.toml constraints.txt
 interop: $(VENV)-interop/.done
 	ROBUSTKIT_INTEROP=1 $(VENV)-interop/bin/python -m pytest tests/interop -n 0 $(PYTEST_ARGS)
 
+# the lowest versions that pyproject.toml allows, without extras
+$(VENV)-lowest/.done: $(BIN)/uv pyproject.toml
+	$(BIN)/uv venv -q --clear --python $(PYTHON) $(VENV)-lowest
+	$(BIN)/uv pip install -q --python $(VENV)-lowest/bin/python --resolution lowest-direct -e '.[test]' -e plugins/robustkit-ct-bodysite
+	touch $@
+
+lowest: $(VENV)-lowest/.done
+	$(VENV)-lowest/bin/python -m pytest tests -m "not slow and not browser" -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+# lines and branches that the quick tests run, workers included
+coverage: $(VENV)/.test
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest tests -m "not slow" -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy robustkit plugins/robustkit-ct-bodysite/robustkit_ct_bodysite
 
@@ -63,4 +79,4 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/noise.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-interop runs build dist site
+	rm -rf $(VENV) $(VENV)-interop $(VENV)-lowest runs build dist site
