@@ -55,7 +55,7 @@ $(VENV)-lowest/.done: $(BIN)/uv pyproject.toml
 	touch $@
 
 lowest: $(VENV)-lowest/.done
-	$(VENV)-lowest/bin/python -m pytest tests -m "not slow and not browser" -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(VENV)-lowest/bin/python -m pytest tests -m "not slow and not browser" -W ignore::DeprecationWarning -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 # lines and branches that the quick tests run, workers included
 coverage: $(VENV)/.test

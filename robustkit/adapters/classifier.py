@@ -116,7 +116,8 @@ def columns(raw: NDArray[Any], name: str) -> NDArray[np.float64]:
         array = array[:, None]
     if array.ndim < 2 or sum(side != 1 for side in array.shape[1:]) > 1:
         raise ModelError(
-            f"{name} returns shape {array.shape}, not (images, classes); choose its score output with --output NAME"
+            f"{name} returns shape {array.shape}, a classifier returns (images, classes); choose its score "
+            "output with --output NAME"
         )
     return array.reshape(len(array), -1).astype(np.float64, order="C")
 
