@@ -343,3 +343,30 @@ def test_model_that_may_run_code_is_refused_then_loud_and_recorded(tmp_path, cap
     assert done.returncode == 0, done.stderr
     assert "--unsafe-load: m.pt may run any code it holds" in caplog.text
     assert json.loads((tmp_path / "run" / "run.json").read_text())["unsafe_load"] is True
+
+
+TAKES_A_MODEL = ("audit", "replay", "commission", "plan", "verify", "variability", "harden")
+
+
+@pytest.mark.parametrize("name", TAKES_A_MODEL)
+def test_every_command_that_takes_a_model_takes_all_that_says_what_its_input_is(name):
+    import typer.main
+
+    from robustkit.adapters.spec import FLAGS
+    from robustkit.cli.main import app
+
+    command = typer.main.get_command(app).commands[name]
+    offered = {flag for parameter in command.params for flag in parameter.opts}
+    assert {*FLAGS.values(), "--input-spec", "--arch", "--unsafe-load"} <= offered
+
+
+def test_flags_of_the_input_reach_the_model_and_only_those_given(bench, tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr("robustkit.run.audit_model", lambda model, **given: asked.update(given, model=model) or 1 / 0)
+    robustkit("audit", "m.onnx", "--window", "-160,240", "--output", "scores", "--dtype", "float16", "--out", "o")
+    assert asked["spec"] == {"window": "-160,240", "output": "scores", "dtype": "float16"}
+    assert (asked["out"], asked["resume"], asked["jobs"], asked["dask"]) == ("o", False, None, None)
+    assert asked["command"][:3] == ["robustkit", "audit", "m.onnx"]
+    asked.clear()
+    robustkit("audit", "m.onnx", "--unsafe-load")
+    assert asked["spec"] == {"unsafe_load": True}

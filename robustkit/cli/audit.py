@@ -86,8 +86,4 @@ def audit(
             progress=progress,
             **work,
         )
-    if json_:
-        show.print_json(outcome.summary)
-    else:
-        show.print_summary(outcome.summary, outcome.run_dir)
-    raise typer.Exit(outcome.exit_code)
+    show.finish(outcome, json_, show.print_summary)

@@ -39,11 +39,7 @@ def replay(
         out=out,
         command=opt.command_line(sys.argv),
     )
-    if json_:
-        show.print_json(outcome.summary)
-    else:
-        show.print_summary(outcome.summary, outcome.run_dir)
-    raise typer.Exit(outcome.exit_code)
+    show.finish(outcome, json_, show.print_summary)
 
 
 def compare(

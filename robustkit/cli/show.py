@@ -4,13 +4,35 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, Protocol
 
 from robustkit.engine import Progress
+
+
+class Outcome(Protocol):
+    """What a command found: its summary, where it lies, the exit code."""
+
+    @property
+    def summary(self) -> dict[str, Any]: ...  # noqa: D102
+    @property
+    def run_dir(self) -> Path: ...  # noqa: D102
+    @property
+    def exit_code(self) -> int: ...  # noqa: D102
+
+
+def finish(outcome: Outcome, as_json: bool, words: Callable[[Mapping[str, Any], Path], None]) -> NoReturn:
+    """Print an outcome, as one JSON object or in `words`, and exit with its code."""
+    import typer
+
+    if as_json:
+        print_json(outcome.summary)
+    else:
+        words(outcome.summary, outcome.run_dir)
+    raise typer.Exit(outcome.exit_code)
 
 
 def print_json(value: Any) -> None:
@@ -231,11 +253,8 @@ def print_commissioned(record: Mapping[str, Any], folder: Path, as_json: bool) -
     print(f"report: {folder / page}")
 
 
-def print_training(summary: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+def print_training(summary: Mapping[str, Any], folder: Path) -> None:
     """Print Table 1: F1 per class, mean and sd over the folds, and which fold goes on."""
-    if as_json:
-        print_json(summary)
-        return
     from rich.console import Console
     from rich.table import Table
 
@@ -259,11 +278,8 @@ def _mean_sd(mean: float | None, sd: float | None) -> str:
     return f"{100 * mean:.1f}" if sd is None else f"{100 * mean:.1f} ± {100 * sd:.1f}"
 
 
-def print_variability(summary: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+def print_variability(summary: Mapping[str, Any], folder: Path) -> None:
     """Print how many models change any answer, per kind of image and level."""
-    if as_json:
-        print_json(summary)
-        return
     print(f"{len(summary['models'])} models of {summary['recipe']}; models that change at least one answer:")
     for view in summary["views"]:
         print(f"  {view['noise']} at {view['level']:g} mAs: {_share(view['flipping'])}")
@@ -279,11 +295,8 @@ def _share(found: Mapping[str, Any]) -> str:
     return f"{found['k']}/{found['n']}  {found['low']:.1%}-{found['high']:.1%}"
 
 
-def print_hardening(summary: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+def print_hardening(summary: Mapping[str, Any], folder: Path) -> None:
     """Print every round of a hardening with its bounds, then the strategies side by side."""
-    if as_json:
-        print_json(summary)
-        return
     print(summary["sentence"])
     for row in summary["rounds"][summary["strategy"]]:
         guard = "accepted" if row["accepted"] else f"REFUSED: mean F1 {100 * row['guard']['change']:+.2f} points"
@@ -301,11 +314,8 @@ def print_hardening(summary: Mapping[str, Any], folder: Path, as_json: bool) -> 
     print(f"report: {folder / 'report.html'}")
 
 
-def print_reproduction(summary: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+def print_reproduction(summary: Mapping[str, Any], folder: Path) -> None:
     """Print the sentences of a reproduction: where it agrees with the paper and where it does not."""
-    if as_json:
-        print_json(summary)
-        return
     for item in summary["sentences"]:
         print(f"{item['what']}: {item['sentence']}")
     print(f"{summary['wall_seconds'] / 60:.1f} minutes; report: {folder / 'report.html'}")

@@ -47,8 +47,7 @@ def train(
             progress=progress,
             **work,
         )
-    show.print_training(outcome.summary, outcome.run_dir, json_)
-    raise typer.Exit(outcome.exit_code)
+    show.finish(outcome, json_, show.print_training)
 
 
 @opt.takes_spec
@@ -97,8 +96,7 @@ def variability(
             progress=progress,
             **work,
         )
-    show.print_variability(outcome.summary, outcome.run_dir, json_)
-    raise typer.Exit(outcome.exit_code)
+    show.finish(outcome, json_, show.print_variability)
 
 
 @opt.takes_spec
@@ -168,8 +166,7 @@ def harden(
             progress=progress,
             **work,
         )
-    show.print_hardening(outcome.summary, outcome.run_dir, json_)
-    raise typer.Exit(outcome.exit_code)
+    show.finish(outcome, json_, show.print_hardening)
 
 
 @opt.takes_work
@@ -205,5 +202,4 @@ def reproduce(
             progress=progress,
             **work,
         )
-    show.print_reproduction(outcome.summary, outcome.run_dir, json_)
-    raise typer.Exit(outcome.exit_code)
+    show.finish(outcome, json_, show.print_reproduction)
