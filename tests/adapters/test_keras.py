@@ -19,12 +19,12 @@ if importlib.util.find_spec("keras") is None:  # importing it would choose its b
     pytest.skip("keras is not installed", allow_module_level=True)
 
 from adapters import keras_zoo, zoo
+from adapters.zoo import refusal, slices
 
 from robustkit.adapters import keras_vet, load_model
 from robustkit.adapters.keras import from_model
 from robustkit.adapters.keras_train import backend_name
 from robustkit.errors import DataError, ModelError, RobustkitError, UsageError
-from robustkit.types import Slice, slice_id
 
 keras = keras_zoo.keras
 SPACING = (0.7, 0.7)
@@ -36,28 +36,9 @@ TORCH_TOO = "own_answer or (fit_learns and keras) or (saved_and_sent and keras) 
 tensorflow_only = pytest.mark.skipif(backend_name() != "tensorflow", reason="SavedModel needs the TensorFlow backend")
 
 
-def slices(n: int = 12) -> list[Slice]:
-    """Bright, middle and dark images in turn, so that a few steps learn them."""
-    rng = np.random.default_rng(4)
-    found = []
-    for i in range(n):
-        pixels = (rng.normal(0, 30, (16, 16)) + 600 * (i % 3 - 1)).astype(np.float32)
-        found.append(Slice(slice_id(pixels, (1.0, 1.0)), pixels, (1.0, 1.0), label=str(i % 3)))
-    return found
-
-
 def oracle(model, pixels: np.ndarray) -> np.ndarray:
     raw = model.predict(((pixels + 1000) / 2000)[..., None].astype(np.float32), verbose=0)
     return zoo.softmax(raw.astype(np.float64))
-
-
-def refusal(path: Path, flags=None, error: type[RobustkitError] = ModelError) -> str:
-    with pytest.raises(error) as caught:
-        load_model(path, zoo.HU if flags is None else flags)
-    told = str(caught.value)
-    assert "\n" not in told
-    assert str(path.parent) not in told
-    return told
 
 
 def global_numpy_state() -> bytes:

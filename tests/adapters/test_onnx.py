@@ -8,21 +8,13 @@ import numpy as np
 import onnx
 import pytest
 from adapters import zoo
+from adapters.zoo import refusal
 from onnx import TensorProto, helper
 
 from robustkit.adapters import load_model, wire
 from robustkit.errors import ModelError, RobustkitError, UsageError
 
 SPACING = (0.7, 0.7)
-
-
-def refusal(path: Path, flags=None, error: type[RobustkitError] = ModelError) -> str:
-    with pytest.raises(error) as caught:
-        load_model(path, zoo.HU if flags is None else flags)
-    told = str(caught.value)
-    assert "\n" not in told
-    assert str(path.parent) not in told
-    return told
 
 
 @pytest.mark.parametrize("end", [None, "Softmax", "LogSoftmax"])

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 from adapters import zoo
+from adapters.zoo import slices
 from onnx import TensorProto, helper, numpy_helper
 
 torch = pytest.importorskip("torch")
@@ -18,7 +19,7 @@ from adapters import torch_zoo  # noqa: E402
 from robustkit.adapters import load_model, onnx_operators, onnx_train  # noqa: E402
 from robustkit.adapters.torch import from_module  # noqa: E402
 from robustkit.errors import ModelError, UsageError  # noqa: E402
-from robustkit.types import Slice, Trainable, slice_id  # noqa: E402
+from robustkit.types import Trainable  # noqa: E402
 
 SPACING = (0.7, 0.7)
 X = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
@@ -125,15 +126,6 @@ def test_operator_computes_what_onnxruntime_computes(kind, opset, x, others, att
 
 def test_every_operator_is_tried() -> None:
     assert {case[0] for case in CASES} | {"Constant"} == set(onnx_operators.OPERATORS)
-
-
-def slices(n: int = 12) -> list[Slice]:
-    rng = np.random.default_rng(4)
-    found = []
-    for i in range(n):
-        pixels = (rng.normal(0, 30, (16, 16)) + 600 * (i % 3 - 1)).astype(np.float32)
-        found.append(Slice(slice_id(pixels, (1.0, 1.0)), pixels, (1.0, 1.0), label=str(i % 3)))
-    return found
 
 
 def exported(path: Path, exporter: str) -> Path:

@@ -7,8 +7,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from robustkit.adapters import load_model
+from robustkit.errors import ModelError, RobustkitError
+from robustkit.types import Slice, slice_id
 
 SIDE = 16
 HU = {"window": "-1000,1000"}
@@ -111,6 +116,26 @@ def external(path: Path, location: str, *, side: int = SIDE) -> Path:
 def images(n: int = 5, shape: tuple[int, int] = (SIDE, SIDE), seed: int = 1) -> NDArray[np.float32]:
     """(n, H, W) HU that stay inside the window of `HU`."""
     return np.random.default_rng(seed).uniform(-900, 900, (n, *shape)).astype(np.float32)
+
+
+def slices(n: int = 12) -> list[Slice]:
+    """Bright, middle and dark images in turn, so that a few steps learn them."""
+    rng = np.random.default_rng(4)
+    found = []
+    for i in range(n):
+        pixels = (rng.normal(0, 30, (16, 16)) + 600 * (i % 3 - 1)).astype(np.float32)
+        found.append(Slice(slice_id(pixels, (1.0, 1.0)), pixels, (1.0, 1.0), label=str(i % 3)))
+    return found
+
+
+def refusal(path: Path, flags: Any = None, error: type[RobustkitError] = ModelError) -> str:
+    """Return what is said of a file that is refused: one line, which does not tell its folder."""
+    with pytest.raises(error) as caught:
+        load_model(path, HU if flags is None else flags)
+    told = str(caught.value)
+    assert "\n" not in told
+    assert str(path.parent) not in told
+    return told
 
 
 def expected(pixels: NDArray[Any], weight: NDArray[np.float32] | None = None, *, rounded: bool = False) -> Any:
