@@ -241,6 +241,11 @@ def _client(cluster: Cluster, stack: ExitStack) -> Any:
         raise UsageError(
             f"no Dask scheduler answers at {cluster.address} ({error}); start one with `dask scheduler`"
         ) from None
+    except TypeError:  # what dask raises without certificates
+        raise UsageError(
+            f"--dask {cluster.address} wants certificates, and dask's configuration names none for this client; see "
+            "TLS in docs/scaling.md"
+        ) from None
 
 
 def _count(address: str) -> int:

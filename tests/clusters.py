@@ -15,7 +15,7 @@ HERE = str(Path(__file__).parent)
 
 
 @contextmanager
-def scheduler(folder, workers, *options):
+def scheduler(folder, workers):
     """Start a scheduler and workers that find the tests' own modules; yield the address and the workers."""
     place = folder / "scheduler.json"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([HERE, os.environ.get("PYTHONPATH", "")])}
@@ -23,7 +23,7 @@ def scheduler(folder, workers, *options):
     with ExitStack() as stack:
 
         def run(what, *arguments):
-            command = [sys.executable, "-m", f"distributed.cli.dask_{what}", "--scheduler-file", str(place), *options]
+            command = [sys.executable, "-m", f"distributed.cli.dask_{what}", "--scheduler-file", str(place)]
             process = subprocess.Popen([*command, *arguments], start_new_session=True, **quiet)
             stack.callback(process.wait)
             stack.callback(lambda: os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None)

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from clusters import scheduler
+from models import mean_probe, write_image
 from studies import WHITE, SlowRecipe, TinyRecipe
+from workers import touch
 
 from robustkit import results, rounds, scanning, training, variability
+from robustkit.cluster import dask_map
 from robustkit.errors import RobustkitError, UsageError
+from robustkit.run import audit_model
 from robustkit.testing import make_slice
 
 pytest.importorskip("distributed", reason="needs the extra: pip install 'robustkit[distributed]'")
 
 NOISE = {"noise": "white", "settings": WHITE, "levels": (25.0, 100.0), "scans": 0}
 CLOCKS = ("seconds", "wall_seconds", "train_seconds")
+
+
+DOCS = Path(__file__).parents[1] / "docs" / "scaling.md"
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +124,39 @@ def test_scans_that_no_worker_can_make_are_named_and_nothing_is_left(tmp_path, m
 def test_where_to_scan_is_said_once(tmp_path):
     with pytest.raises(UsageError, match="give one"):
         scanning.scanned(asked_scans(), 50.0, 4, out=tmp_path / "a.npz", jobs=2, dask="local:2")
+
+
+def test_tls_as_the_page_says(tmp_path, monkeypatch):
+    """The configuration is the page's own; without it, or in plain text, nobody is let in."""
+    pytest.importorskip("cryptography")
+    import dask
+    import yaml
+    from distributed.security import Security
+
+    throw_away = Security.temporary()
+    said = re.search(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)[1]
+    for name in re.findall(r"\w+\.(?:pem|key)", said):
+        text = throw_away.tls_ca_file if name == "ca.pem" else getattr(throw_away, f"tls_client_{CONTENT[name[-3:]]}")
+        (tmp_path / name).write_text(text)
+        said = said.replace(name, str(tmp_path / name))
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "tls.yaml").write_text(said)
+    mean_probe(tmp_path / "m.onnx", (16, 16), 0.0)
+    write_image(tmp_path / "i.npz", np.full((16, 16), 0.5))
+    white = {"noise": "white", "settings": {"sigma": 30, "reference_mas": 100}, "levels": [25.0], "n": 64}
+    asked = {"model": str(tmp_path / "m.onnx"), "images": str(tmp_path / "i.npz"), **white}
+    monkeypatch.setenv("DASK_CONFIG", str(tmp_path / "conf"))  # of scheduler and worker
+    with scheduler(tmp_path, 1) as (address, _):
+        assert address.startswith("tls://127.0.0.1:")
+        with dask.config.set(dask.config.merge(dask.config.global_config, yaml.safe_load(said))):
+            there = audit_model(**asked, dask=address, out=tmp_path / "there")
+        with pytest.raises(UsageError, match="wants certificates"):
+            list(dask_map(address)(touch, [str(tmp_path / "x")]))
+        with pytest.raises(UsageError, match="no Dask scheduler answers"):
+            list(dask_map(address.replace("tls", "tcp"))(touch, [str(tmp_path / "x")]))
+    here = audit_model(**asked, out=tmp_path / "here")
+    pd.testing.assert_frame_equal(here.table, there.table, check_exact=True)
+    assert not (tmp_path / "x").exists()
+
+
+CONTENT = {"pem": "cert", "key": "key"}

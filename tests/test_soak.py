@@ -1,4 +1,4 @@
-"""Audits disturbed at random end verified and bit-identical: shortly here, for half an hour in the slow run."""
+"""Audits disturbed at random end verified and bit-identical: two minutes here, half an hour in the slow run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from soak import soak
 
 
 @pytest.mark.parametrize(
-    "seconds", [pytest.param(40, id="short"), pytest.param(1800, id="half an hour", marks=pytest.mark.slow)]
+    "seconds", [pytest.param(120, id="two minutes"), pytest.param(1800, id="half an hour", marks=pytest.mark.slow)]
 )
 def test_a_soak_ends_without_a_violation(tmp_path, seconds):
     figures = soak(seconds, 11, tmp_path)
