@@ -140,10 +140,18 @@ def attach(sources: Sequence[Source], repeats: str | None, profiles: Sequence[st
     if repeats:
         joined = _match(joined, by_slice(find_repeats(repeats)), "repeats", _with_repeats)
     if profiles:
-        from robustkit.noise import load_profile
-
-        joined = _match(joined, [load_profile(path) for path in profiles], "profile", _with_profile)
+        found = [_load_profile(path, number, len(profiles)) for number, path in enumerate(profiles, 1)]
+        joined = _match(joined, found, "profile", _with_profile)
     return joined
+
+
+def _load_profile(path: str, number: int, of: int) -> Profile:
+    from robustkit.noise import load_profile
+
+    try:
+        return load_profile(path)
+    except DataError as error:
+        raise DataError(f"profile {number} of {of}: {error}" if of > 1 else str(error)) from None
 
 
 def prepare(source: Source, choice: NoiseChoice) -> Case:

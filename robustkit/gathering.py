@@ -131,11 +131,31 @@ class _Rows:
 
 
 @dataclass(frozen=True)
+class _Texts:
+    """Texts by number (N,), each kept once: a column of them is made without a Python object a row."""
+
+    kept: NDArray[Any]
+    place: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, texts: Sequence[str] | NDArray[Any]) -> _Texts:
+        """Return texts as they are numbered."""
+        kept, place = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
+        return cls(kept, place)
+
+    def column(self, numbers: NDArray[np.int64]) -> Any:
+        """Return the texts of these numbers as a column."""
+        import pandas as pd
+
+        return pd.Categorical.from_codes(self.place[numbers], categories=pd.Index(self.kept)).astype("str")
+
+
+@dataclass(frozen=True)
 class _Maker:
     """What turns numbers into the table: the texts that all rows, or all rows of a case, share."""
 
     fixed: Mapping[str, str]
-    texts: Mapping[str, NDArray[Any]]
+    texts: Mapping[str, _Texts]
     levels: NDArray[np.float64]
     classes: NDArray[Any]
     clean: Sequence[int]
@@ -148,7 +168,7 @@ class _Maker:
         texts = {name: [case[name] for case in plan["cases"]] for name in ("slice", "group", "label")}
         texts |= {"unit": [record["story"]["unit"] for record in told], "clean": [classes[index] for index in clean]}
         fixed = {"run": directory.id, "model": plan["model"]["name"], "noise": plan["noise"]}
-        made = {name: np.asarray(values, dtype=object) for name, values in texts.items()}
+        made = {name: _Texts.of(values) for name, values in texts.items()}
         return cls(fixed, made, np.asarray(plan["levels"], float), names, clean)
 
     @property
@@ -165,10 +185,11 @@ class _Maker:
             return np.concatenate([empty, *(getattr(rows, name) for rows in parts)])
 
         case = np.repeat(np.array([rows.case for rows in parts], int), [len(rows.level) for rows in parts])
-        columns: dict[str, Any] = {name: values[case] for name, values in self.texts.items()}
-        columns |= {"level": self.levels[joined("level")], "noisy": self.classes[joined("noisy")]}
+        columns: dict[str, Any] = {name: texts.column(case) for name, texts in self.texts.items()}
+        columns |= {name: _Texts.of([text]).column(np.zeros_like(case)) for name, text in self.fixed.items()}
+        columns |= {"level": self.levels[joined("level")], "noisy": _Texts.of(self.classes).column(joined("noisy"))}
         columns |= {name: joined(name) for name in ("realization", "margin", "tied", "count")}
-        return results.conform(pd.DataFrame(columns | dict(self.fixed), index=range(len(case))))
+        return results.conform(pd.DataFrame(columns, index=range(len(case))))
 
 
 _NO_INDEX = np.zeros(0, np.int64)

@@ -46,7 +46,7 @@ def conform(results: pd.DataFrame) -> pd.DataFrame:
     missing = [name for name in COLUMNS if name not in results]
     if missing:
         raise KeyError(f"results table lacks {', '.join(missing)}")
-    table = results[list(COLUMNS)].copy()
+    table = results[list(COLUMNS)].copy(deep=False)  # its columns are replaced, never written into
     for name, kind in COLUMNS.items():
         column: Any = table[name]
         if kind == "string" and column.isna().any():

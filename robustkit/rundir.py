@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import sys
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,11 +132,17 @@ def read_case(path: Path) -> dict[str, Any]:
     """Return {"probabilities", "null", "story"} of a case record; DataError when it is damaged."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {"probabilities": archive["probabilities"], **json.loads(str(archive["told"]))}
+            told = json.loads(str(archive["told"]), object_pairs_hook=_shared)
+            return {"probabilities": archive["probabilities"], **told}
     except files.DAMAGES as error:
         raise DataError(
             f"case record {path.name} is damaged ({error}); delete it and run again with --resume"
         ) from error
+
+
+def _shared(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object whose texts are kept once for all case records: they say much the same."""
+    return {sys.intern(name): sys.intern(value) if isinstance(value, str) else value for name, value in pairs}
 
 
 def read_sd(path: Path) -> NDArray[np.float16] | None:

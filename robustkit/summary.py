@@ -11,7 +11,7 @@ from robustkit.gates import EXIT_CODES, Gate, judge, passes
 from robustkit.metrics import cmr, sar
 from robustkit.plain import plain
 from robustkit.stats.intervals import METHODS
-from robustkit.verdict import at_level, verdict_sentence, warnings
+from robustkit.verdict import MANY_SLICES, at_level, slice_warnings, verdict_sentence, warnings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,10 +96,11 @@ def build(
         "null_audit": dict(null_audit or {}),
         "ties": int(table["tied"].sum()),
     }
-    found |= _shared_classes(by_slice, confidence)
+    shared = _of_shared_classes(by_slice)
+    found |= _by_slice(shared, confidence)
     if len(measured):
         found["measured"] = _records(sar(measured, confidence=confidence, interval=interval, classes=order))
-    found["warnings"] = problems + warnings(found)
+    found["warnings"] = problems + warnings(found) + slice_warnings(found["gate"], unit, shared)
     found["verdict_sentence"] = verdict_sentence(found)
     contract: dict[str, Any] = plain(found)
     return contract
@@ -212,18 +213,22 @@ def _thresholds(table: pd.DataFrame, limit: float, confidence: float, unit: str)
     return found
 
 
-def _shared_classes(by_slice: pd.DataFrame, confidence: float) -> dict[str, Any]:
+def _of_shared_classes(by_slice: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of classes that several slices share."""
+    return by_slice[by_slice.groupby("class", observed=True)["slice"].transform("nunique") > 1]
+
+
+def _by_slice(shared: pd.DataFrame, confidence: float) -> dict[str, Any]:
     """`by_slice` and `clusters` where several slices share a class; nothing otherwise."""
-    several = by_slice.groupby("class", observed=True)["slice"].transform("nunique") > 1
-    if not several.any():
+    if shared.empty:
         return {}
-    shared = by_slice[several]
     clusters = [
         {"class": name, "level": level} | _cluster(part, confidence)
         for (name, level), part in shared.groupby(["class", "level"], sort=False, observed=True)
     ]
+    worst = shared.groupby("slice", sort=False, observed=True)["rate"].max().nlargest(MANY_SLICES).index
     columns = ["slice", "group", "class", "level", "k", "n", "rate", "low", "high", "tied"]
-    return {"by_slice": _records(shared[columns]), "clusters": clusters}
+    return {"by_slice": _records(shared[shared["slice"].isin(worst)][columns]), "clusters": clusters}
 
 
 def _cluster(part: pd.DataFrame, confidence: float) -> dict[str, Any]:

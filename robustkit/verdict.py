@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robustkit import stats
 from robustkit.gates import upper_bound
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MANY_SLICES = 1000
+"""Slices above which a summary holds those alone whose answers changed most."""
+NAMED_SLICES = 100
+"""Slices and levels that are named as above the limit."""
 
 
 def verdict_sentence(summary: Mapping[str, Any]) -> str:
@@ -44,24 +52,35 @@ def warnings(found: Mapping[str, Any]) -> list[str]:
         told.append(
             "several slices share a class: intervals of k/n speak of these slices, `clusters` of others like them"
         )
-        told += _hidden_slices(found)
     return told
 
 
-def _hidden_slices(found: Mapping[str, Any]) -> list[str]:
-    """Name slices that are surely above the limit in a class that passes as a whole."""
-    gate = found["gate"]
-    if not gate:
-        return []
+def slice_warnings(gate: Mapping[str, Any] | None, unit: str, shared: pd.DataFrame) -> list[str]:
+    """Return what must be told of slices that share a class, from their rows (slice, class, level, k, n).
+
+    Named are those that are surely above the limit in a class that passes as a whole.
+    """
+    slices = shared["slice"].nunique()
+    told = []
+    if slices > MANY_SLICES:
+        told.append(
+            f"{slices:,} slices share classes: `by_slice` holds the {MANY_SLICES:,} whose answers changed most, "
+            "results.parquet all of them"
+        )
+    if not gate or shared.empty:
+        return told
     passed = {(item["class"], item["level"]) for item in gate["evidence"] if item["verdict"] == "pass"}
-    rows = [row for row in found["by_slice"] if (row["class"], row["level"]) in passed]
-    low = stats.simultaneous([r["k"] for r in rows], [r["n"] for r in rows], gate["confidence"], "lower").low
-    over = [row for row, bound in zip(rows, low, strict=True) if bound > gate["max_sar"]]
-    return [
-        f"class {row['class']} passes at {at_level(row['level'], found['unit'])} as a whole, but its slice "
+    rows = shared[[pair in passed for pair in zip(shared["class"], shared["level"], strict=True)]]
+    low = stats.simultaneous(rows["k"], rows["n"], gate["confidence"], "lower").low
+    over = rows[low > gate["max_sar"]]
+    told += [
+        f"class {row['class']} passes at {at_level(row['level'], unit)} as a whole, but its slice "
         f"{row['slice']} alone is above the limit ({row['k']}/{row['n']})"
-        for row in over
+        for row in over.head(NAMED_SLICES).to_dict("records")
     ]
+    if len(over) > NAMED_SLICES:
+        told.append(f"so are {len(over) - NAMED_SLICES:,} more slices and levels in classes that pass as a whole")
+    return told
 
 
 def at_level(level: float, unit: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import re
+import sys
 import warnings
 import zipfile
 
@@ -15,6 +18,9 @@ from scans.test_privacy import DATE, MARK, NUMBER, PLANTS, UID, plant
 from test_cli import robustkit
 
 from robustkit import audit as core
+from robustkit import noise
+from robustkit.cases import find_repeats
+from robustkit.cli.main import main
 
 SHAPE = (40, 40)
 WHITE = ("--noise", "white", "--set", "sigma=200", "--set", "reference_mas=100")
@@ -36,6 +42,7 @@ def hospital(tmp_path_factory):
     (folder / f"{MARK}.toml").write_text(
         '[input]\nwindow = "none"\n[output]\nclasses = ["low", "high"]\nkind = "logits"\n'
     )
+    noise.save_profile(noise.estimate(find_repeats(str(folder / "repeats"))[0]), folder / f"{MARK}-{DATE}.npz")
     model = folder / f"{MARK}"
     model.mkdir()
     mean_probe(model / "model.onnx", SHAPE, -600.0)
@@ -74,6 +81,7 @@ def test_the_search_finds_what_is_there(hospital):
 def commands(hospital, out):
     model, images, repeats = hospital / MARK / "model.onnx", hospital / "images", hospital / "repeats"
     audit = ("audit", model, "--images", images, *WHITE, "--mas", "25,100", "-n", 64)
+    few = ("--mas", "25", "-n", 2)
     return {
         "audit": (*audit, "--gallery", "--keep-noisy", 2, "--out", out / "a"),
         "audit of two workers": (*audit, "--jobs", 2, "--json", "--out", out / "b"),
@@ -95,6 +103,19 @@ def commands(hospital, out):
         "no images": ("audit", model, "--images", hospital / MARK),
         "one repeat": ("nps", "estimate", images, "-o", out / "q.npz"),
         "a text for a profile": ("audit", model, "--images", images, "--profile", out / "p.txt"),
+        "audit of a planted profile": (
+            *audit[:4],
+            "--profile",
+            hospital / f"{MARK}-{DATE}.npz",
+            *few,
+            "--out",
+            out / "f",
+        ),
+        "show a planted profile": ("nps", "show", hospital / f"{MARK}-{DATE}.npz"),
+        "two profiles, one missing": (*audit[:4], "--profile", out / "p.npz", "--profile", hospital / f"{MARK}-.npz"),
+        "compare with a folder": ("nps", "compare", out / "p.npz", hospital),
+        "sample what is no profile": ("nps", "sample", hospital / f"{MARK}.toml", "-o", out / "sampled.npz"),
+        "baseline of nothing": ("commission", model, "--baseline", out / "nothing", "--repeats", repeats),
     }
 
 
@@ -111,8 +132,40 @@ def test_no_command_tells_or_writes_what_was_planted(hospital, tmp_path):
     assert leaks(out, *said) == []
     assert {name for name, code in codes.items() if code == 4} >= {"no such images", "wrong modality", "no images"}
     assert codes["resume that differs"] == 2
-    done_well = ("audit", "audit of two workers", "audit of repeats", "replay", "verify", "estimate", "scan", "sample")
+    refused = ("two profiles, one missing", "compare with a folder", "sample what is no profile")
+    assert {name: codes[name] for name in refused} == dict.fromkeys(refused, 4)
+    done_well = (
+        "audit",
+        "audit of two workers",
+        "audit of repeats",
+        "replay",
+        "verify",
+        "estimate",
+        "scan",
+        "sample",
+        "show a planted profile",
+    )
     assert {name: codes[name] for name in done_well} == dict.fromkeys(done_well, 0)
+
+
+class Terminal(io.StringIO):
+    """A stderr that somebody looks at."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("way", [(), ("--jobs", 2)], ids=["here", "two workers"])
+def test_progress_names_nobody(hospital, tmp_path, monkeypatch, way):
+    monkeypatch.setenv("TERM", "xterm")
+    shown = Terminal()
+    line = [*map(str, commands(hospital, tmp_path)["audit"]), *map(str, way)]
+    monkeypatch.setattr(sys, "argv", ["robustkit", *line])
+    with contextlib.chdir(tmp_path), contextlib.redirect_stderr(shown), pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code in (0, None)
+    assert "256/256 images" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue())
+    assert leaks(tmp_path, shown.getvalue()) == []
 
 
 def test_a_crash_that_nobody_foresaw_keeps_its_words_to_itself(hospital, tmp_path, monkeypatch):

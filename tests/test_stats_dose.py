@@ -85,6 +85,13 @@ def test_one_cluster_tells_nothing_of_others():
     assert found.reason
 
 
+def test_cluster_bootstrap_is_the_same_in_parts(monkeypatch):
+    k, n = np.arange(40) % 7, np.full(40, 100)
+    whole = cluster_bootstrap(k, n, resamples=999)
+    monkeypatch.setattr("robustkit.stats.clusters.AT_ONCE", 130)  # three resamples at once
+    assert cluster_bootstrap(k, n, resamples=999) == whole
+
+
 def test_cluster_bootstrap_repeats_itself():
     k, n = [0, 3, 20, 1, 8], [100] * 5
     assert cluster_bootstrap(k, n) == cluster_bootstrap(k, n)

@@ -336,6 +336,26 @@ def test_slices_of_one_class_are_told_apart():
     assert (cluster["low"], cluster["high"]) == tuple(expected.interval)
 
 
+def test_of_very_many_slices_the_worst_are_told_and_all_are_judged(monkeypatch):
+    table = rows(*[(f"s{i}", 25, "C", k, 1000) for i, k in enumerate([0, 1, 5, 300, 200, 0, 0] + [0] * 60)])
+    whole = summarise(table, Gate(0.02))
+    monkeypatch.setattr("robustkit.summary.MANY_SLICES", 2)
+    monkeypatch.setattr("robustkit.verdict.MANY_SLICES", 2)
+    monkeypatch.setattr("robustkit.verdict.NAMED_SLICES", 1)
+    found = summarise(table, Gate(0.02))
+    assert [r["slice"] for r in found["by_slice"]] == ["s3", "s4"]
+    assert [r for r in whole["by_slice"] if r["slice"] in ("s3", "s4")] == found["by_slice"]
+    assert found["clusters"] == whole["clusters"]
+    assert found["gate"] == whole["gate"]
+    assert found["gate"]["verdict"] == "pass"
+    told = " ".join(found["warnings"])
+    assert "67 slices share classes: `by_slice` holds the 2 whose answers changed most" in told
+    assert "slice s3 alone is above the limit (300/1000)" in told
+    assert "so are 1 more slices and levels" in told
+    assert "slice s4 alone" not in told
+    assert "slice s4 alone is above" in " ".join(whole["warnings"])
+
+
 def test_patients_are_the_clusters_where_named():
     parts = [rows((f"s{i}", 25, "C", i, 100), group=f"p{i // 2}") for i in range(6)]
     cluster = summarise(pd.concat(parts, ignore_index=True))["clusters"][0]

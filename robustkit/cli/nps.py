@@ -37,7 +37,7 @@ def estimate(
         show.print_json({"profiles": [dict(p.report, file=str(f)) for p, f in zip(profiles, paths, strict=True)]})
         return
     for profile, path in zip(profiles, paths, strict=True):
-        show.print_fit_report(profile.report, path)
+        show.print_fit_report(profile.report, str(path))
 
 
 @app.command("show")
@@ -53,7 +53,7 @@ def show_profile(
     if json_:
         show.print_json(loaded.report)
     else:
-        show.print_fit_report(loaded.report, profile)
+        show.print_fit_report(loaded.report, f"profile of slice {loaded.id}")  # its file name may hold a patient's
     if out is not None and out.suffix.lower() in (".html", ".htm", ".pdf"):
         from robustkit.report import write_as, write_profile_page
 

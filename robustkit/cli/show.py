@@ -112,9 +112,9 @@ def progress(quiet: bool, what: str) -> Iterator[Progress | None]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def print_fit_report(report: Mapping[str, Any], path: Path) -> None:
+def print_fit_report(report: Mapping[str, Any], title: str) -> None:
     """Print the fit report of a noise profile: one line a fact, warnings last."""
-    print(f"{path}")
+    print(title)
     for name, value in report.items():
         if isinstance(value, int | float | str) and not isinstance(value, bool):
             print(f"  {name.replace('_', ' ')}: {value:.4g}" if isinstance(value, float) else f"  {name}: {value}")

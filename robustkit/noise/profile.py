@@ -141,25 +141,26 @@ def save_profile(profile: Profile, path: str | Path) -> None:
 def load_profile(path: str | Path) -> Profile:
     """Read a profile written by `save_profile`.
 
-    Raises DataError for a missing, truncated, foreign, oversized or inconsistent file, and for a newer version.
+    Raises DataError for a missing, truncated, foreign, oversized or inconsistent file, and for a newer version; the
+    file is not named, for its name may hold a patient's.
     """
     path = Path(path)
     try:
         facts, arrays = _read(path)
     except FileNotFoundError as error:
-        raise DataError(f"no such profile: {path.name}; make one with `robustkit nps estimate`") from error
+        raise DataError("no such profile; make one with `robustkit nps estimate`") from error
     except DAMAGES as error:
-        raise DataError(f"{path.name} is no noise profile, or is damaged: {_brief(error)}") from error
+        raise DataError(f"the file is no noise profile, or is damaged: {_brief(error)}") from error
     version = facts.get("version")
     if version != VERSION:
         raise DataError(
-            f"profile {path.name} has format {version!r}, this robustkit reads format {VERSION}: "
+            f"the profile has format {version!r:.40}, this robustkit reads format {VERSION}: "
             "estimate it again from its repeats, or upgrade robustkit"
         )
     try:
         return _profile(facts, arrays)
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"profile {path.name} contradicts itself: {_brief(error)}") from error
+        raise DataError(f"the profile contradicts itself: {_brief(error)}") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -229,5 +230,7 @@ def _positive(value: Any) -> float:
 
 
 def _brief(error: BaseException) -> str:
+    if isinstance(error, OSError):  # its text names the file
+        return error.strerror or type(error).__name__
     text = str(error).splitlines()
     return (text[0] if text else type(error).__name__)[:200]

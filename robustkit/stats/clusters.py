@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from robustkit.stats.intervals import Interval
+
+AT_ONCE = 1 << 20
+"""Clusters drawn at once."""
 
 
 class ClusterResult(NamedTuple):
@@ -57,11 +60,21 @@ def cluster_bootstrap(
         return ClusterResult(rate, none, clusters, share_excluded(clusters, confidence), reason)
     if clusters < 2:
         return ClusterResult(rate, none, clusters, np.nan, "one cluster tells nothing of others")
-    picks = np.random.default_rng(seed).integers(0, clusters, size=(resamples, clusters))
-    rates = k_[picks].sum(axis=1) / n_[picks].sum(axis=1)
+    rates = _resampled(k_, n_, resamples, np.random.default_rng(seed))
     tail = widened_tail((1 - confidence) / 2, clusters)
     low, high = np.quantile(rates, [tail, 1 - tail])
     return ClusterResult(rate, Interval(low, high), clusters, np.nan)
+
+
+def _resampled(
+    k: NDArray[np.float64], n: NDArray[np.float64], resamples: int, chance: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return sum(k)/sum(n) of clusters drawn with replacement, some resamples at once as memory allows."""
+    rates, step = np.empty(resamples), max(1, AT_ONCE // k.size)
+    for start in range(0, resamples, step):
+        picks = chance.integers(0, k.size, size=(min(step, resamples - start), k.size))
+        rates[start : start + step] = k[picks].sum(axis=1) / n[picks].sum(axis=1)
+    return rates
 
 
 def widened_tail(tail: float, clusters: int) -> float:
