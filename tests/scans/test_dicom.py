@@ -16,8 +16,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from robustkit.dosimetry import dose_facts
 from robustkit.errors import DataError, MissingExtraError
-from robustkit.scans import load_images
+from robustkit.scans import load_images, load_repeats
 from robustkit.types import Storage, slice_id
 
 
@@ -57,6 +58,16 @@ def test_exposure_of_known_files(name, mas, told, caplog):
     assert image.mas == mas
     assert image.protocol["mas_source"] == "Exposure"
     assert ("differ by more than 10 %" in caplog.text) == told
+
+
+def test_dose_index_is_told_where_the_files_state_it(make, tmp_path):
+    for number in range(3):
+        make.write(make.classic(make.body(seed=number), CTDIvol=7.5), tmp_path / "scans" / f"{number}.dcm")
+    (repeats,) = load_repeats(str(tmp_path / "scans"))
+    told = dose_facts(load_images(str(tmp_path / "scans"))[0], [repeats])
+    assert told["scans"] == [{"k": 3, "mas": 100.0, "ctdivol": 7.5}]
+    silent = load_images(make.write(make.classic(), tmp_path / "silent.dcm"))[0]
+    assert "ctdivol" not in silent.protocol
 
 
 @pytest.mark.parametrize(
