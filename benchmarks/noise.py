@@ -102,7 +102,7 @@ def synthesis_cases(quick: bool) -> list[Case]:
             cases.append((f"{count} a call, 512², {name}", count, _sampler(model, clean, many)))
     many = draws(0, "audit", "0" * 16, range(8))
     cases.append(("8 a call, 512², library curve B30f", 8, _sampler(library(), measured.clean, many)))
-    for method in ("paper",) if quick else ("paper", "lag-corrected"):
+    for method in ("paper", "lag-corrected"):
         model = fit_patch_nps(measured, method=method)
         cases.append((f"8 a call, 512², patch-nps {method}", 8, _sampler(model, measured.clean, many)))
     return cases

@@ -119,13 +119,23 @@ def _whom(gate: Mapping[str, Any]) -> str:
 def _failed(gate: Mapping[str, Any], unit: str) -> str:
     over = [item for item in gate["evidence"] if item["verdict"] == "fail"]
     worst = max(over, key=lambda item: item["lower"])
-    one, many = ("slice", "slices") if "slice" in worst else ("class", "classes")
-    what = many if gate["at"] is not None else f"combinations of {one} and level"
-    more = f" {len(over) - 1} of the {len(gate['evidence']) - 1} other {what} exceed it too." if len(over) > 1 else ""
     return (
         f"Fail: noise alone changed the answer in {_told(worst, unit)}, above the limit of {_percent(gate['max_sar'])} "
-        f"({_percent(gate['confidence'])} sure).{more}"
+        f"({_percent(gate['confidence'])} sure).{_others(gate, len(over) - 1, 'slice' in worst)}"
     )
+
+
+def _others(gate: Mapping[str, Any], over: int, slices: bool) -> str:
+    """Say how many more of what a gate judged exceed its limit; empty when none does."""
+    one, many = ("slice", "slices") if slices else ("class", "classes")
+    if gate["at"] is None:
+        one, many = f"combination of {one} and level", f"combinations of {one} and level"
+    others = len(gate["evidence"]) - 1
+    if not over:
+        return ""
+    if over == others:
+        return f" The other {one} exceeds it too." if others == 1 else f" All {others} other {many} exceed it too."
+    return f" {over} of the {others} other {many} {'exceeds' if over == 1 else 'exceed'} it too."
 
 
 def _undecided(gate: Mapping[str, Any], unit: str) -> str:

@@ -187,6 +187,20 @@ def test_bound_decides_and_not_the_point():
     assert summarise(AUDIT, Gate(0.0193, at=200.0, only_class="C"))["gate"]["verdict"] == "inconclusive"
 
 
+@pytest.mark.parametrize(
+    ("flips", "told"),
+    [
+        ((90, 0, 0), "sure)."),
+        ((90, 80, 0), "1 of the 2 other classes exceeds it too."),
+        ((90, 80, 70), "All 2 other classes exceed it too."),
+        ((90, 80), "The other class exceeds it too."),
+    ],
+)
+def test_sentence_of_a_fail_counts_the_others(flips, told):
+    table = rows(*[("s", 25, name, k, 100) for name, k in zip("CBA", flips, strict=False)])
+    assert summarise(table, Gate(0.02, at=25.0))["verdict_sentence"].endswith(told)
+
+
 @pytest.mark.parametrize(("n", "verdict"), [(298, "inconclusive"), (299, "pass")])
 def test_299_without_a_flip_pass_one_percent(n, verdict):
     assert summarise(rows(("s", 25, "C", 0, n)), Gate(0.01))["gate"]["verdict"] == verdict
