@@ -131,8 +131,10 @@ def _draw_series(axes: Any, s: Series) -> None:
     style = _style(s.style)
     low = [100 * (p.y if p.low is None else p.low) for p in points]
     high = [100 * (p.y if p.high is None else p.high) for p in points]
+    if len(points) == 1:  # a band over one level has no width
+        axes.vlines(x, low, high, color=style["color"], linewidth=1)
     axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
-    axes.plot(x, y, markersize=3, linewidth=1, label=_text(s.name), **style)
+    axes.plot(x, y, markersize=3, linewidth=1, clip_on=False, label=_text(s.name), **style)
 
 
 def _draw_stars(axes: Any, s: Series) -> None:
@@ -212,7 +214,8 @@ def _noise(figure: Any, source: Source) -> str:
     usable = [r for r in source.noise if f"sd_{r.get('slice')}" in source.noise_maps][:4]
     if not usable:
         return ""
-    figure.set_size_inches(1.75 * len(usable), 3.4)
+    wide = max(1.75 * len(usable), 3.5)
+    figure.set_size_inches(wide, 3.4)
     grid = figure.subplots(2, len(usable), squeeze=False)
     maps = [np.asarray(source.noise_maps[f"sd_{r['slice']}"], dtype=float) for r in usable]
     top = max(float(np.nanpercentile(m, 99.5)) for m in maps)
@@ -225,7 +228,8 @@ def _noise(figure: Any, source: Source) -> str:
     figure.colorbar(image, ax=list(grid[0]), shrink=0.8, label="sigma (HU)")
     if grid[1][0].lines:
         handles, names = grid[1][0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 5), frameon=False, fontsize=7)
+        columns = max(1, min(len(names), 5, int(wide / 1.15)))
+        figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=7)
     reference = (usable[0].get("report") or {}).get("reference_mas")
     at = f" at {words.at_level(float(reference), 'mAs')}" if isinstance(reference, int | float) else ""
     return (
