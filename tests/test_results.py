@@ -77,7 +77,7 @@ def test_damaged_table_is_an_error_with_a_cure(tmp_path):
 
 
 def test_missing_table_is_an_error_with_a_cure(tmp_path):
-    with pytest.raises(DataError, match="there is no results.parquet"):
+    with pytest.raises(DataError, match=r"there is no results\.parquet"):
         results.read(tmp_path / "results.parquet")
 
 
