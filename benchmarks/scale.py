@@ -164,7 +164,7 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
-def one_audit(folder: str, n: int, levels: int, slices: int) -> None:
+def one_audit(folder: str, n: int, levels: int, slices: int, side: int) -> None:
     """Audit in this process; print MiB of the loaded model and of the peak above it."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from models import mean_probe
@@ -173,25 +173,32 @@ def one_audit(folder: str, n: int, levels: int, slices: int) -> None:
     from robustkit.models import refer
 
     place = Path(folder)
-    model = mean_probe(place / "m.onnx", (SIDE, SIDE), 0.0)
-    images = place / f"i{slices}"
+    model = mean_probe(place / f"m{side}.onnx", (side, side), 0.0)
+    images = place / f"i{slices}-{side}"
     if not images.exists():
         images.mkdir()
-        for i in range(slices):
-            pixels = np.random.default_rng(i).normal(0.02, 1, (SIDE, SIDE)).astype(np.float32)
+        rng = np.random.default_rng(0)
+        together = 1 if side == SIDE else 1000
+        for i in range(0, slices, together):
+            pixels = rng.normal(0.02, 1, (min(together, slices - i), side, side)).astype(np.float32)
             np.savez(images / f"{i:05}.npz", pixels=pixels, pixel_mm=[0.7, 0.7], mas=100.0)
-    refer(model, {}).load().predict(np.zeros((BATCH, SIDE, SIDE), np.float32), (0.7, 0.7))
+    refer(model, {}).load().predict(np.zeros((BATCH, side, side), np.float32), (0.7, 0.7))
     loaded = peak()
     white = {"noise": "white", "settings": {"sigma": 30, "reference_mas": 100}}
     asked = list(np.geomspace(10, 500, levels))
     run.audit_model(model, images=str(images), **white, levels=asked, n=n, out=place / f"r{n}-{levels}-{slices}")
-    print(json.dumps({"n": n, "levels": levels, "slices": slices, "loaded_MiB": loaded, "above_MiB": peak() - loaded}))
+    told = {"n": n, "levels": levels, "slices": slices, "side": side}
+    print(json.dumps({**told, "loaded_MiB": loaded, "above_MiB": peak() - loaded}))
+
+
+AUDITS = ((64, 1, 2, SIDE), (6400, 1, 2, SIDE), (64, 200, 1, SIDE), (1, 1, 300, SIDE), (4, 13, 10_000, 32))
+"""Realizations, levels, slices, side: the last for what is kept of a slice besides its pixels."""
 
 
 def memory(folder: Path, _: int) -> dict[str, object]:
     told = []
-    for n, levels, slices in ((64, 1, 2), (6400, 1, 2), (64, 200, 1), (1, 1, 300)):
-        call = [sys.executable, __file__, "one-audit", "--folder", str(folder), "--asked", f"{n},{levels},{slices}"]
+    for asked in AUDITS:
+        call = [sys.executable, __file__, "one-audit", "--folder", str(folder), "--asked", ",".join(map(str, asked))]
         done = subprocess.run(call, capture_output=True, text=True, check=True)
         told.append(json.loads(done.stdout.splitlines()[-1]))
         print(told[-1], file=sys.stderr, flush=True)
