@@ -57,10 +57,10 @@ $(VENV)-lowest/.done: $(BIN)/uv pyproject.toml
 lowest: $(VENV)-lowest/.done
 	$(VENV)-lowest/bin/python -m pytest tests -m "not slow and not browser" -W ignore::DeprecationWarning -n 2 --dist loadgroup $(PYTEST_ARGS)
 
-# lines and branches that the quick tests run, workers included
+# lines and branches that the quick tests run, in this process and those they start (a worker of xdist may be cut short)
 coverage: $(VENV)/.test
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest tests -m "not slow" -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/coverage run -m pytest tests -m "not slow" -n 0 $(PYTEST_ARGS)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
