@@ -40,7 +40,6 @@ class Settings:
         squared error then has no gradient left to learn from.
     filters, hidden, dropout : channels of the three 3 x 3 convolutions, units of the first dense layer, share dropped.
     epochs, batch, scaling : as in the paper: 20, 64, 80-120 %.
-    shift_mm : images are moved by up to this much along either axis, which the paper did not.
     rate : Adam's learning rate. The paper's 1e-4 was set for some 540 steps an epoch; a virtual cohort of a tenth of
         the slices makes a tenth of the steps, so a larger one is needed to arrive in 20 epochs.
     """
@@ -53,7 +52,6 @@ class Settings:
     epochs: int = 20
     batch: int = 64
     scaling: tuple[float, float] = (0.8, 1.2)
-    shift_mm: float = 0.0
     rate: float = 1e-3
 
     @property
@@ -172,7 +170,7 @@ class SiteNet:
             yield replace(self, weights=weights, history=tuple(history))
 
     def epoch(self, count: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64], Image]:
-        """Draw an epoch: order (N,), pixels `zoomed` picks (N, 2, size), and units that dropout keeps (N, hidden).
+        """Draw an epoch: order (N,), pixels `zoomed` picks (N, size), and units that dropout keeps (N, hidden).
 
         Parts of `settings.batch` images, one after the other, are its batches.
         """
@@ -180,9 +178,7 @@ class SiteNet:
         at, keep = [], []
         for start in range(0, count, self.settings.batch):
             n = min(self.settings.batch, count - start)
-            zoom, most = rng.uniform(*self.settings.scaling, size=n), round(self.settings.shift_mm / FIELD_MM * KEPT)
-            shift = rng.integers(-most, most + 1, size=(n, 2)) if most else np.zeros((n, 2), np.int64)
-            at.append(zoom_index(zoom, self.settings.size, shift=shift))
+            at.append(zoom_index(rng.uniform(*self.settings.scaling, size=n), self.settings.size))
             keep.append((rng.random((n, self.settings.hidden)) < share).astype(np.float32) / np.float32(share))
         return order, np.concatenate(at), np.concatenate(keep)
 
@@ -211,16 +207,13 @@ def placed(images: Image, pixel_mm: PixelSize, size: int) -> Image:
     return found
 
 
-def zoom_index(
-    zoom: NDArray[np.float64], size: int, count: int = KEPT, shift: NDArray[np.int64] | None = None
-) -> NDArray[np.int64]:
-    """Return (B, 2, size): of `count` rows and columns of a field those nearest to `size` with its content enlarged.
+def zoom_index(zoom: NDArray[np.float64], size: int, count: int = KEPT) -> NDArray[np.int64]:
+    """Return (B, size): of `count` pixels across a field those nearest to `size` with the content enlarged by `zoom`.
 
-    `zoom` (B,) says how much, `shift` (B, 2) from how many pixels further on it is picked; -1 is outside the field.
+    -1 where that lies outside the field.
     """
     at = np.floor(0.5 * count + (np.arange(size) + 0.5 - 0.5 * size) * (count / size / zoom[:, None])).astype(np.int64)
-    both = at[:, None, :] + (0 if shift is None else shift[:, :, None])
-    return np.where((both >= 0) & (both < count), both, -1).repeat(2 if shift is None else 1, axis=1)
+    return np.where((at >= 0) & (at < count), at, -1)
 
 
 def zoomed(images: Any, where: Any, at: Any) -> Any:
@@ -228,9 +221,9 @@ def zoomed(images: Any, where: Any, at: Any) -> Any:
 
     0, air, outside. Arrays of numpy, or tensors of torch on any device.
     """
-    inside, at = at >= 0, at * (at >= 0)
-    found = images[where[:, None, None], at[:, 0, :, None], at[:, 1, None, :]]
-    return found * (inside[:, 0, :, None] & inside[:, 1, None, :])
+    inside = at >= 0
+    at = at * inside
+    return images[where[:, None, None], at[:, :, None], at[:, None, :]] * (inside[:, :, None] & inside[:, None, :])
 
 
 def scaled(images: Image, window: tuple[float, float]) -> Image:

@@ -48,7 +48,7 @@ RECIPES = {
     for recipe in (
         SiteRecipe("ct-bodysite", Settings(), PAPER),
         SiteRecipe("ct-bodysite-stress", Settings(), STRESS),
-        SiteRecipe("ct-bodysite-clinic", Settings(shift_mm=16.0), CLINIC),
+        SiteRecipe("ct-bodysite-clinic", Settings(), CLINIC),
     )
 }
 

@@ -136,15 +136,6 @@ def test_zoom_of_one_is_decimation_and_two_doubles() -> None:
         assert (found[2, 8:24, 8:24] == images[0, 2::4, 2::4]).all()
 
 
-def test_shift_picks_further_on() -> None:
-    images = np.arange(1.0, 64 * 64 + 1, dtype=np.float32).reshape(1, 64, 64)
-    at = zoom_index(np.array([1.0]), 64, 64, shift=np.array([[3, -2]]))
-    found = zoomed(images, np.array([0]), at)[0]
-    np.testing.assert_array_equal(found[:-3, 2:], images[0, 3:, :-2])
-    assert (found[-3:] == 0).all()
-    assert (found[:, :2] == 0).all()
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_a_gpu_trains_the_same_network_but_for_rounding(monkeypatch) -> None:
     data = toy()
