@@ -125,7 +125,7 @@ class Cohort:
 PAPER = Cohort(tuple(range(37)), tuple(range(1000, 1010)), tuple(range(2000, 2030)), spacing_mm=13.0)
 """As in the paper: whole-body scans of 37 patients and 10 scans of the phantom train, 10 others and 10 others test."""
 STRESS = replace(PAPER, phantom_scans=0)
-"""The same without the phantom: it is then a body unlike any that was trained on, and half of all models waver."""
+"""The same without the phantom: it is then a body unlike any that was trained on, and most models waver."""
 CLINIC = replace(STRESS, spacing_mm=16.0, targeted=True)
 """What comes to a model in a clinic: targeted reconstructions, down to a single leg, beside the whole-body series."""
 
