@@ -35,7 +35,7 @@ def write_hardening(summary: Record, path: Path) -> Path:
         Fact(
             "Guard",
             f"mean F1 ≥ −{100 * summary['allowed_loss']:.1f} points",
-            "lower bound of the change, test patients drawn anew; without transition zones",
+            "lower bound of the change, unseen patients drawn anew; without transition zones",
         ),
     ]
     robust = bool(summary["robust"])
@@ -221,4 +221,4 @@ def side_by_side(summary: Record) -> grids.Grid | None:
         )
     heads = ["strategy", "rounds", "images trained on", "attacked, simulated", "attacked, measured"]
     heads += ["never attacked, simulated", "never attacked, measured", "worst bound", "mean F1", "change (lower bound)"]
-    return grids.grid("Side by side", [*heads, "under the limit"], rows)
+    return grids.grid("Side by side", [*heads, "robust"], rows)
