@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustkit_ct_bodysite.legs import centre as leg_centre
-from robustkit_ct_bodysite.patient import SITES, Patient, fixed_phantom, virtual_patient
+from robustkit_ct_bodysite.patient import Patient, fixed_phantom, virtual_patient
 from robustkit_ct_bodysite.phantom import CENTRED, View
 
 Split = Literal["train", "validation", "test", "guard"]
@@ -219,9 +219,3 @@ def _stack(span: tuple[float, float], spacing_mm: float, rng: np.random.Generato
 
 def _rng(stream: int, number: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[stream, number]))
-
-
-def count_by_site(shots: tuple[Shot, ...]) -> dict[str, int]:
-    """Return how many slices each site has."""
-    labels = [shot.label for shot in shots]
-    return {site: labels.count(site) for site in SITES}

@@ -19,15 +19,13 @@ from numpy.typing import NDArray
 from robustkit import Image, PixelSize, Slice, UsageError
 from robustkit.adapters.keras_train import need_keras, one_thread, quiet
 from robustkit_ct_bodysite.network import (
-    KEPT,
     PREDICT_BATCH,
     Settings,
     SiteNet,
     Weights,
-    _none,
-    _targets,
     placed,
     scaled,
+    training_images,
     zoomed,
 )
 from robustkit_ct_bodysite.patient import SITES
@@ -79,8 +77,7 @@ class KerasNet:
         """Return a new network trained on from these weights; parameters and errors are those of `SiteNet.fit`."""
         if unknown:
             raise UsageError(f"fit has no option {', '.join(sorted(unknown))}; there is: epochs, rate, progress")
-        images = np.concatenate([placed(item.pixels[None], item.pixel_mm, KEPT) for item in data] or [_none()])
-        labels = _targets(data)
+        images, labels = training_images(data)
         with one_thread(), quiet():
             return self._trained(images, labels, seed, epochs or self.settings.epochs, rate, progress)
 

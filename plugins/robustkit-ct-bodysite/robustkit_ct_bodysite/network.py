@@ -138,8 +138,8 @@ class SiteNet:
         self, data: Sequence[Slice], seed: int, *, epochs: int | None = None, rate: float | None = None
     ) -> Iterator[SiteNet]:
         """Yield the network after each epoch of `fit`; the last is what `fit` returns. Raises what `fit` raises."""
-        images = np.concatenate([placed(item.pixels[None], item.pixel_mm, KEPT) for item in data] or [_none()])
-        return self._stages(images, _targets(data), seed, epochs or self.settings.epochs, rate or self.settings.rate)
+        images, labels = training_images(data)
+        return self._stages(images, labels, seed, epochs or self.settings.epochs, rate or self.settings.rate)
 
     def _stages(
         self, images: Image, labels: NDArray[np.int64], seed: int, epochs: int, rate: float
@@ -199,8 +199,8 @@ def untrained(settings: Settings, seed: int) -> SiteNet:
 
 def placed(images: Image, pixel_mm: PixelSize, size: int) -> Image:
     """Return images (B, size, size) over 500 mm about the image centre: the pixel at a cell's centre, air outside."""
-    rows = _picked(images.shape[1], pixel_mm[0], size)
-    columns = _picked(images.shape[2], pixel_mm[1], size)
+    rows = picked(images.shape[1], pixel_mm[0], size)
+    columns = picked(images.shape[2], pixel_mm[1], size)
     found = np.asarray(images[:, rows[:, None], columns[None, :]], dtype=np.float32)
     found[:, rows < 0, :] = AIR
     found[:, :, columns < 0] = AIR
@@ -234,7 +234,8 @@ def scaled(images: Image, window: tuple[float, float]) -> Image:
     return np.clip(mapped, 0.0, 1.0, out=mapped)
 
 
-def _picked(count: int, pixel_mm: float, size: int) -> NDArray[np.intp]:
+def picked(count: int, pixel_mm: float, size: int) -> NDArray[np.intp]:
+    """Return which of `count` pixels lie at the centres of `size` cells over 500 mm; -1 outside of the image."""
     field_px = FIELD_MM / pixel_mm
     start, step = 0.5 * (count - field_px), field_px / size
     at = np.floor(start + (np.arange(size) + 0.5) * step + 1e-6).astype(np.intp)
@@ -251,18 +252,19 @@ def _one_channel(images: torch.Tensor) -> torch.Tensor:
     return images[..., None].permute(0, 3, 1, 2)
 
 
-def _targets(data: Sequence[Slice]) -> NDArray[np.int64]:
+def training_images(data: Sequence[Slice]) -> tuple[Image, NDArray[np.int64]]:
+    """Return images (N, 128, 128) in HU over 500 mm and the places of their labels among the sites.
+
+    Raises DataError for no slices, a label that is no body site, or a single class.
+    """
     labels = [item.label for item in data]
     unknown = sorted({str(label) for label in labels if label not in SITES})
     if unknown:
         raise DataError(f"training labels must be {', '.join(SITES)}; there is: {', '.join(unknown)}")
     if len(set(labels)) < 2:
         raise DataError(f"training needs slices of at least two classes, got {len(labels)} of {len(set(labels))}")
-    return np.array([SITES.index(str(label)) for label in labels], dtype=np.int64)
-
-
-def _none() -> Image:
-    return np.empty((0, KEPT, KEPT), np.float32)
+    images = np.concatenate([placed(item.pixels[None], item.pixel_mm, KEPT) for item in data])
+    return images, np.array([SITES.index(str(label)) for label in labels], dtype=np.int64)
 
 
 def _forward(

@@ -14,7 +14,7 @@ import numpy as np
 from robustkit import Classifier, DataError, MissingExtraError, Slice, UsageError
 from robustkit_ct_bodysite import data
 from robustkit_ct_bodysite.cohort import TRANSITION_MM, Cohort, Split
-from robustkit_ct_bodysite.network import KEPT, Settings, SiteNet, _picked, training_device
+from robustkit_ct_bodysite.network import KEPT, Settings, SiteNet, picked, training_device
 from robustkit_ct_bodysite.patient import SITES, fixed_phantom, virtual_patient
 from robustkit_ct_bodysite.phantom import central_slices, phantom_slice
 from robustkit_ct_bodysite.recipe import SiteRecipe, slices
@@ -74,7 +74,7 @@ class Study:
         """Return which pixels of a slice the network reads: every one of 512 over 500 mm is 8 for 64 pixels."""
         size = KEPT if training else self.recipe.settings.size
         steps = {
-            _step(_picked(count, mm, size), count) for count, mm in zip(item.pixels.shape, item.pixel_mm, strict=True)
+            _step(picked(count, mm, size), count) for count, mm in zip(item.pixels.shape, item.pixel_mm, strict=True)
         }
         return steps.pop() if len(steps) == 1 else 1
 

@@ -1,6 +1,8 @@
+from collections import Counter
+
 import numpy as np
 import pytest
-from robustkit_ct_bodysite.cohort import CLINIC, PAPER, PHANTOM, STRESS, Crop, Shot, count_by_site, patient_shots
+from robustkit_ct_bodysite.cohort import CLINIC, PAPER, PHANTOM, STRESS, Crop, Shot, patient_shots
 from robustkit_ct_bodysite.data import GRID, scanned
 from robustkit_ct_bodysite.patient import SITES
 
@@ -48,7 +50,7 @@ def test_no_cohort_but_the_papers_shows_the_phantom() -> None:
 
 def test_every_site_and_view_is_shown() -> None:
     for cohort in (PAPER, STRESS, CLINIC):
-        assert all(count > 400 for count in count_by_site(cohort.shots("train")).values())
+        assert min(Counter(shot.label for shot in cohort.shots("train")).values()) > 400
     assert {shot.series for shot in PAPER.shots("train")} == {"whole"}
     names = {shot.series for shot in CLINIC.shots("train")}
     assert names == {"whole", "head", "neck", "chest", "belly", "hips", "knees", "leg-1", "leg1"}
