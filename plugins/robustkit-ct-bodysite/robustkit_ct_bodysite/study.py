@@ -126,12 +126,12 @@ class Study:
                 told = json.loads(str(archive["settings"]))
                 history = tuple(float(value) for value in archive["history"])
                 weights = {name: archive[name] for name in Settings().shapes()}
-        except (OSError, ValueError, KeyError) as error:
+            read: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in told.items()}
+            settings = Settings(**read)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{Path(path).name} holds no body-site network ({type(error).__name__}); train it again"
             ) from error
-        read: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in told.items()}
-        settings = Settings(**read)
         if self.backend == "torch":
             return SiteNet(settings, weights, history)
         from robustkit_ct_bodysite.keras_network import KerasNet

@@ -86,9 +86,13 @@ def test_models_are_kept_and_read_back(tmp_path):
     assert (again.settings, again.history) == (model.settings, model.history)
     for name, value in model.weights.items():
         np.testing.assert_array_equal(value, again.weights[name])
+    with np.load(tmp_path / "m.model") as archive:
+        kept = dict(archive)
+    np.savez(tmp_path / "other.npz", **kept | {"settings": np.array('{"depth": 3}')})
     (tmp_path / "m.model").write_bytes(b"no")
-    with pytest.raises(DataError, match=r"m.model holds no body-site network"):
-        STUDY.load(tmp_path / "m.model")
+    for name in ("m.model", "other.npz"):
+        with pytest.raises(DataError, match=rf"{name} holds no body-site network"):
+            STUDY.load(tmp_path / name)
 
 
 def test_held_out_slices_are_never_attacked_and_show_their_site():
