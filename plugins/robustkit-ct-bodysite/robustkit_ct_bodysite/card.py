@@ -49,7 +49,7 @@ Made by `python -m robustkit_ct_bodysite.choose --count {seeds} --out candidates
 
 {seeds} trainings that differ by their seed alone, each a candidate after 20 to 30 epochs: {count} models. A candidate
 {rule}
-{qualified} of {count} qualify, {first} of seed {seed}; one is shipped, {rest} are set aside. Some 200 more models, of
+{qualified} of {count} qualify, {first} of seed {seed}; one is shipped, {rest} are set aside. Some 600 more models, of
 other settings and earlier cohorts, were trained and set aside while the cohort was being built; the rule is older than
 this choice. Real slices had one part in it: training that also moves images by up to 16 mm was tried (88 models of
 eight seeds), the model that the same rule chose there named 70 of 87 real slices, this one 76, and moving was dropped.
