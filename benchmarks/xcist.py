@@ -1,7 +1,7 @@
 """The virtual scanner beside an independent one: gecatsim 1.5.4 (XCIST), a polychromatic fan beam. Prints tables.
 
-    python -m venv /tmp/peer && /tmp/peer/bin/pip install -e . gecatsim==1.5.4
-    /tmp/peer/bin/python benchmarks/xcist.py [--scans 40] [--object water|rods] [--mas 12.5,50,200]
+    python -m venv peer && peer/bin/pip install -e . gecatsim==1.5.4
+    peer/bin/python benchmarks/xcist.py [--scans 40] [--object water|rods] [--mas 12.5,50,200]
 
 Both scan the same objects: a 30 cm water cylinder, and an ellipse of 36 x 24 cm of water with two dense rods. gecatsim
 (120 kVp, 20 energies, 720 views over 360 degrees, 384 cells of 1.6 mm, energy-integrating detector with its electronic

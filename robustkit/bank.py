@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from robustkit import audit, cases, engine, files, rundir
+from robustkit import audit, cases, engine, files, rundir, scanning
 from robustkit.errors import DataError, RobustkitError
 from robustkit.plain import Record
 from robustkit.recipes import thin, thinned
 from robustkit.seeding import draws
-from robustkit.types import Image, RepeatScans, Slice, Storage
+from robustkit.types import Image, Slice, Storage
 
 MEASURED = "measured"
 INT16 = (-32768.0, 32767.0)
@@ -205,7 +205,12 @@ def make(task: Task) -> None:
     if not stack.centre_path.exists():
         _write_centre(stack, *_centre(stack))
     for start, stop in task.ranges:
-        images = _scanned(stack, start, stop)[:, None] if stack.noise == MEASURED else _perturbed(stack, start, stop)
+        if stack.noise == MEASURED:
+            item, mas = stack.source.slice, stack.levels[0]
+            made = scanning.scans(item, mas, start, stop, seed=stack.seed, stream=stack.stream, every=stack.every)
+            images = made[:, None]
+        else:
+            images = _perturbed(stack, start, stop)
         _write_part(stack.part_path(start, stop), images, stack.slice.storage)
 
 
@@ -257,17 +262,6 @@ def _perturbed(stack: Stack, start: int, stop: int) -> Image:
     step = 16 if thinned_noise.linear else audit.draws_per_call(len(stack.made), case.clean.shape)
     parts = [audit.perturb(small, stack.made, of[i : i + step]) for i in range(0, len(of), step)]
     return np.concatenate(parts)
-
-
-def _scanned(stack: Stack, start: int, stop: int) -> Image:
-    from robustkit.scanner import VirtualScanner
-
-    scanner, item = VirtualScanner(threads=1), stack.source.slice
-    first, count = start, stop - start
-    scans: RepeatScans = scanner.repeats(  # repeats come at least in pairs
-        item, stack.levels[0], max(count, 2), seed=stack.seed, stream=stack.stream, first=first, every=stack.every
-    )
-    return scans.pixels[:count]
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ import numpy as np
 
 from robustkit import engine, files, rundir, spill
 from robustkit.errors import RobustkitError
-from robustkit.types import RepeatScans, Slice
+from robustkit.types import Image, RepeatScans, Slice
 
 STREAM = "scan"
 
@@ -80,14 +80,31 @@ def scanned(
 
 def make(part: Part) -> None:
     """Make the scans of one part and write them, whole or not at all."""
+    pixels = scans(part.item, part.mas, part.start, part.stop, kernel=part.kernel, seed=part.seed)
+    with files.atomic_stream(part.path) as stream:
+        np.save(stream, pixels)
+
+
+def scans(
+    item: Slice,
+    mas: float,
+    start: int,
+    stop: int,
+    *,
+    kernel: str = "standard",
+    seed: int = 0,
+    stream: str = STREAM,
+    every: int = 1,
+) -> Image:
+    """Return scans start .. stop - 1 of a slice, (K, H, W) as stored, made by one thread; `every` thins the pixels."""
     from robustkit.scanner import VirtualScanner
 
-    scanner, count = VirtualScanner(kernel=part.kernel, threads=1), part.stop - part.start
-    scans = scanner.repeats(  # repeats come at least in pairs
-        part.item, part.mas, max(count, 2), seed=part.seed, stream=STREAM, first=part.start
+    count = stop - start
+    scanner = VirtualScanner(kernel=kernel, threads=1)
+    made = scanner.repeats(  # repeats come at least in pairs
+        item, mas, max(count, 2), seed=seed, stream=stream, first=start, every=every
     )
-    with files.atomic_path(part.path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, scans.pixels[:count])
+    return made.pixels[:count]
 
 
 def _joined(scans: RepeatScans, parts: Sequence[Part]) -> RepeatScans:

@@ -31,11 +31,16 @@ class Exportable(Protocol):
     """A classifier that an ONNX file is held against: its settled spec, its raw output, its name."""
 
     @property
-    def spec(self) -> InputSpec: ...  # noqa: D102
+    def spec(self) -> InputSpec:
+        """How its input is prepared, settled."""
+
     @property
-    def forward(self) -> Forward: ...  # noqa: D102
+    def forward(self) -> Forward:
+        """Its raw output for a prepared input."""
+
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str:
+        """How errors call it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,11 +17,16 @@ class Outcome(Protocol):
     """What a command found: its summary, where it lies, the exit code."""
 
     @property
-    def summary(self) -> dict[str, Any]: ...  # noqa: D102
+    def summary(self) -> dict[str, Any]:
+        """What summary.json holds."""
+
     @property
-    def run_dir(self) -> Path: ...  # noqa: D102
+    def run_dir(self) -> Path:
+        """Where it lies."""
+
     @property
-    def exit_code(self) -> int: ...  # noqa: D102
+    def exit_code(self) -> int:
+        """The code of the command."""
 
 
 def finish(outcome: Outcome, as_json: bool, words: Callable[[Mapping[str, Any], Path], None]) -> NoReturn:

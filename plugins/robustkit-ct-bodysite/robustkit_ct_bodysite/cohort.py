@@ -122,7 +122,7 @@ class Cohort:
             yield from phantom_shots(scan, 2.0 * self.spacing_mm)
 
 
-PAPER = Cohort(tuple(range(37)), tuple(range(1000, 1010)), tuple(range(2000, 2030)), spacing_mm=13.0)
+PAPER = Cohort(train=tuple(range(37)), test=tuple(range(1000, 1010)), guard=tuple(range(2000, 2030)), spacing_mm=13.0)
 """As in the paper: whole-body scans of 37 patients and 10 scans of the phantom train, 10 others and 10 others test."""
 STRESS = replace(PAPER, phantom_scans=0)
 """The same without the phantom: it is then a body unlike any that was trained on, and most models waver."""

@@ -1,4 +1,4 @@
-"""The numbers of a reproduced study as a page: `python docs/reproduced.py RUN` writes docs/reproduction.md.
+"""The numbers of a reproduced study as a page: `python benchmarks/reproduced.py RUN` writes docs/reproduction.md.
 
 RUN is the folder of `robustkit reproduce`.
 """
@@ -11,11 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parent / "reproduction.md"
+from sections import table
+
+PAGE = Path(__file__).parents[1] / "docs" / "reproduction.md"
 TEXT = """# The paper, reproduced
 
 What `robustkit reproduce --scale {scale}` found (recipe `{recipe}`, seed {seed}, clean image: {centre}); this page is
-written from its summary by `python docs/reproduced.py RUN`. Values of the paper are those of Peng et al. 2023.
+written from its summary by `python benchmarks/reproduced.py RUN`. Values of the paper are those of Peng et al. 2023.
 Bodies, phantom, scanner and mAs are virtual: how models behave can be compared with the paper, the rates of one model
 on one phantom cannot.
 
@@ -113,11 +115,6 @@ def sides(hardening: Mapping[str, Any]) -> Iterable[list[str]]:
         change = "" if row is start else f"{100 * guard['change']:+.2f} ({100 * guard['lower']:+.2f})"
         robust = "yes" if row["robust"] else "no"
         yield [name, changed, f"{100 * row['worst']:.2f} %", f"{100 * row['f1']:.2f} %", change, robust]
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in [heads, ["---"] * len(heads), *rows])
 
 
 if __name__ == "__main__":
