@@ -180,7 +180,9 @@ def check_levels(levels: Iterable[float], n: int, seed: int, batch: int) -> list
     found = sorted({float(level) for level in levels})
     for level in found:
         if not (math.isfinite(level) and level > 0):
-            raise UsageError(f"a level must be a positive number, got {level:g}; noise at 0 mAs is unbounded")
+            raise UsageError(
+                f"a level must be a positive number, got {level:g}: noise is boundless at 0 mAs and absent at sigma 0"
+            )
     for name, value, least in (("-n", n, 1), ("--seed", seed, 0), ("--batch", batch, 1)):
         if value < least:
             raise UsageError(f"{name} must be at least {least}, got {value}")

@@ -67,7 +67,7 @@ def compare_profiles(
     DataError
         for profiles that differ in matrix, pixel size, mAs or kernel, or without noise: they cannot be compared.
     """
-    from scipy.stats import norm
+    from scipy.stats import false_discovery_control, norm
 
     limits = {
         "sigma": number("sigma_tolerance", sigma_tolerance),
@@ -76,7 +76,7 @@ def compare_profiles(
     _same_protocol(old, new)
     changes = _changes(old, new, limits)
     chance = [float(norm.sf((abs(c.deviation) - c.tolerance) / max(c.error, 1e-12))) for c in changes]
-    flags = benjamini_hochberg(np.array(chance), rate)
+    flags = false_discovery_control(chance) <= rate
     changes = [Change(**{**asdict(c), "drifted": bool(flag)}) for c, flag in zip(changes, flags, strict=True)]
     return _verdict(changes)
 
@@ -95,16 +95,6 @@ def _verdict(changes: list[Change]) -> Constancy:
     else:
         verdict, told = "inconclusive", f"too few scans to tell: {told}"
     return Constancy(verdict, tuple(changes), told)
-
-
-def benjamini_hochberg(p: NDArray[np.float64], rate: float) -> NDArray[np.bool_]:
-    """Which of the p-values are discoveries at false-discovery rate `rate`."""
-    order = np.argsort(p)
-    passed = p[order] <= rate * (np.arange(p.size) + 1) / p.size
-    last = int(np.flatnonzero(passed)[-1]) + 1 if passed.any() else 0
-    flags = np.zeros(p.size, dtype=bool)
-    flags[order[:last]] = True
-    return flags
 
 
 def _same_protocol(old: Profile, new: Profile) -> None:
@@ -137,9 +127,7 @@ def _changes(old: Profile, new: Profile, limits: dict[str, float]) -> list[Chang
 def _measure(profile: Profile, area: NDArray[np.bool_]) -> dict[str, tuple[float, float]]:
     """(value, relative standard error) of sigma and of mean frequency over an area, from all patches centred in it."""
     rows, columns = profile.axes()
-    y = np.minimum(rows.starts + rows.size // 2, rows.length - 1)
-    x = np.minimum(columns.starts + columns.size // 2, columns.length - 1)
-    chosen = area[np.ix_(y, x)]
+    chosen = area[np.ix_(rows.centres, columns.centres)]
     pooled = (profile.spectra[chosen] if chosen.any() else profile.spectra).mean(axis=(0,) if chosen.any() else (0, 1))
     weights = half_plane_weights(profile.plane[1])
     points = profile.plane[0] * profile.plane[1]

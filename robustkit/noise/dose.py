@@ -21,8 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustkit.errors import DataError, UsageError
+from robustkit.noise.checks import check_repeats
+from robustkit.noise.patches import grid
+from robustkit.noise.profile import half_plane_weights
+from robustkit.noise.regions import region_map
 from robustkit.noise.settings import number
+from robustkit.noise.spectra import local_spectra
 from robustkit.types import RepeatScans
+
+_WHOLLY_ELECTRONIC = 1e6
+"""The ratio that stands for noise of which no part is quantum noise."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,8 @@ def fit_dose(sets: Sequence[RepeatScans], reference_mas: float | None = None) ->
     v = np.array([np.mean(rows) for rows in variance])
     e = np.array([max(math.hypot(*rows) / len(rows), 1e-6 * value) for rows, value in zip(error, v, strict=True)])
     (a, b), _ = nnls(np.column_stack([k, k * k]) / e[:, None], v / e)
-    return DoseLaw(reference, float(b / a) if a > 0 else math.inf, tuple(sorted(mas)))
+    ratio = float(b / max(a, b / _WHOLLY_ELECTRONIC)) if b > 0 else 0.0
+    return DoseLaw(reference, ratio, tuple(sorted(mas)))
 
 
 @dataclass(frozen=True)
@@ -206,9 +215,6 @@ def _levels(
     sets: Sequence[RepeatScans],
 ) -> tuple[list[float], list[NDArray[np.float64]], list[NDArray[np.float64]]]:
     """(mAs, variance (R,), standard error (R,)) of each set, over 3 x 3 regions."""
-    from robustkit.noise.checks import check_repeats
-    from robustkit.noise.regions import region_map
-
     mas = [s.mas for s in sets]
     if any(m is None for m in mas):
         raise DataError("a dose law needs the mAs of every set of repeats; one is unknown")
@@ -235,10 +241,6 @@ def correlated_pixels(repeats: RepeatScans, valid: NDArray[np.bool_]) -> float:
     By Parseval the sum over the plane of S^2 over that of S, squared; 1 for white noise. (The scatter of the scans'
     own variances would not do: K residuals sum to zero, and two have the same square.)
     """
-    from robustkit.noise.estimation import local_spectra
-    from robustkit.noise.patches import grid
-    from robustkit.noise.profile import half_plane_weights
-
     size = tuple(min(24, n) for n in valid.shape)
     rows, columns = grid((valid.shape[0], valid.shape[1]), (size[0], size[1]), (0, 0))
     spectra, plane = local_spectra(repeats, valid, rows, columns, corrected=False)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robustkit.noise.dose import DoseLaw
 from robustkit.noise.profile import Profile, frequencies, half_plane_weights, patch_variance
 from robustkit.noise.regions import region_map
 
@@ -40,13 +41,30 @@ def fit_report(profile: Profile) -> dict[str, Any]:
     }
 
 
+def report_without_spectrum(
+    method: str, repeats: int, law: DoseLaw, sigma_hu: tuple[float, float], source: str, warning: str
+) -> dict[str, Any]:
+    """Describe noise that has no NPS of its own, in the keys of `fit_report`; `sigma_hu` is median and rms."""
+    return {
+        "method": method,
+        "K": repeats,
+        "reference_mas": law.reference_mas,
+        "electronic_ratio": law.electronic_ratio,
+        "sigma_median_hu": sigma_hu[0],
+        "sigma_rms_hu": sigma_hu[1],
+        "peak_frequency": None,
+        "mean_frequency": None,
+        "radial": [],
+        "source": source,
+        "warnings": [warning],
+    }
+
+
 def radial_by_region(profile: Profile) -> list[dict[str, Any]]:
     """Radial NPS curves: first the whole image, then each region of a 3 x 3 grid (patches by their centre)."""
     labels, names = region_map(profile.sigma > 0)
     rows, columns = profile.axes()
-    centre_y = np.minimum(rows.starts + rows.size // 2, rows.length - 1)
-    centre_x = np.minimum(columns.starts + columns.size // 2, columns.length - 1)
-    patch_label = labels[np.ix_(centre_y, centre_x)]
+    patch_label = labels[np.ix_(rows.centres, columns.centres)]
     curves = []
     for index, name in [(-1, "whole image"), *enumerate(names)]:
         chosen = patch_label >= 0 if index < 0 else patch_label == index

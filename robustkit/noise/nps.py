@@ -98,7 +98,7 @@ def fit_nps(
     """
     first, law = with_law(repeats, reference_mas, electronic_ratio, add_to_source)
     device = None if device is None else check_device(device)
-    return _model(estimate(first, method=method, patch_mm=patch_mm, overlap=overlap), law, device)
+    return modelled(estimate(first, method=method, patch_mm=patch_mm, overlap=overlap), law, device)
 
 
 def _from_profile(
@@ -115,14 +115,15 @@ def _from_profile(
         electronic_ratio=electronic_ratio,
         add_to_source=add_to_source,
     )
-    return _model(profile, law, None if device is None else check_device(device))
+    return modelled(profile, law, None if device is None else check_device(device))
 
 
 fit_nps.from_profile = _from_profile  # type: ignore[attr-defined]
 fit_nps.takes_several_sets = True  # type: ignore[attr-defined]
 
 
-def _model(profile: Profile, law: DoseLaw, device: str | None) -> FilteredNoise:
+def modelled(profile: Profile, law: DoseLaw, device: str | None = None) -> FilteredNoise:
+    """Return the noise of a profile under a dose law: its kernels blended, or its one kernel everywhere."""
     from robustkit.noise.kernel import build, build_stationary, cropped
     from robustkit.noise.pyramid import fit_kernels
     from robustkit.noise.texture import scale_of

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from robustkit.errors import DataError, UsageError
 from robustkit.noise.checks import check_repeats
 from robustkit.noise.dose import DoseLaw, dose_law
-from robustkit.noise.estimation import roi_spectrum
-from robustkit.noise.nps import FilteredNoise, with_law
+from robustkit.noise.fitreport import fit_report
+from robustkit.noise.nps import FilteredNoise, modelled, with_law
 from robustkit.noise.profile import Profile, patch_variance
 from robustkit.noise.settings import choice, number
+from robustkit.noise.spectra import roi_spectrum
 from robustkit.types import PixelSize, RepeatScans
 
 _ROI = re.compile(r"\s*(-?\d+(?:\.\d*)?)\s*,\s*(-?\d+(?:\.\d*)?)\s*(px|mm)?\s*$")
@@ -92,19 +94,13 @@ def _from_profile(
     ]
     half = profile.spectra[near[0], near[1]]
     variance = float(patch_variance(half, profile.plane, profile.pixel_mm))
-    one = Profile(
-        id=profile.id,
-        pixel_mm=profile.pixel_mm,
-        mas=profile.mas,
-        repeats=profile.repeats,
+    one = replace(
+        profile,
         method=f"patch-nps, {profile.method}",
         patch=profile.shape,
         overlap=(0, 0),
         spectra=half[None, None],
-        plane=profile.plane,
         sigma=np.where(profile.sigma > 0, np.float32(np.sqrt(variance)), np.float32(0)),
-        kernel=profile.kernel,
-        source=profile.source,
     )
     return _stationary(one, law, {"patch_px": list(profile.patch)})
 
@@ -132,9 +128,4 @@ def roi_centre(
 
 
 def _stationary(profile: Profile, law: DoseLaw, facts: dict[str, object]) -> FilteredNoise:
-    from robustkit.noise.fitreport import fit_report
-    from robustkit.noise.kernel import build_stationary, cropped
-
-    report = {**fit_report(profile), **facts, "reference_mas": law.reference_mas}
-    bank = build_stationary(cropped(profile.kernels()[0, 0]), profile.sigma)
-    return FilteredNoise(bank, profile.sigma, law, report)
+    return modelled(replace(profile, report={**fit_report(profile), **facts}), law)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robustkit.types import PixelSize
+
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +22,11 @@ class Axis:
     overlap: int
     starts: NDArray[np.int64]
     weights: NDArray[np.float64]
+
+    @property
+    def centres(self) -> NDArray[np.int64]:
+        """The pixel (P,) in the middle of each patch."""
+        return np.minimum(self.starts + self.size // 2, self.length - 1)
 
 
 def axis_patches(length: int, size: int, overlap: int) -> Axis:
@@ -46,9 +54,7 @@ def axis_patches(length: int, size: int, overlap: int) -> Axis:
     return Axis(length, size, overlap, starts, weights)
 
 
-def pixels_of(length_mm: float, pixel_mm: float, *, smallest: int = 5) -> int:
-    """Return a patch side in pixels: the nearest whole number, at least `smallest`."""
-    return max(smallest, round(length_mm / pixel_mm))
+_SMALLEST = 5  # px: side of a patch
 
 
 def grid(shape: tuple[int, int], size: tuple[int, int], overlap: tuple[int, int]) -> tuple[Axis, Axis]:
@@ -56,11 +62,19 @@ def grid(shape: tuple[int, int], size: tuple[int, int], overlap: tuple[int, int]
     return axis_patches(shape[0], size[0], overlap[0]), axis_patches(shape[1], size[1], overlap[1])
 
 
+def cut(image: NDArray[T], rows: Axis, columns: Axis) -> NDArray[T]:
+    """Return the patches (Py, Px, Ny, Nx) of an image (H, W)."""
+    y = rows.starts[:, None] + np.arange(rows.size)
+    x = columns.starts[:, None] + np.arange(columns.size)
+    patches: NDArray[T] = image[y[:, None, :, None], x[None, :, None, :]]
+    return patches
+
+
 def paper_geometry(
     shape: tuple[int, int], pixel_mm: PixelSize, patch_mm: float, overlap: float
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Patch size and overlap in px per axis for a side in mm and an overlap fraction, each axis by its own spacing."""
-    size = [min(pixels_of(patch_mm, d), n) for d, n in zip(pixel_mm, shape, strict=True)]
+    size = [min(max(_SMALLEST, round(patch_mm / d)), n) for d, n in zip(pixel_mm, shape, strict=True)]
     shared = [min(max(1, round(overlap * n)), n - 1) for n in size]
     return (size[0], size[1]), (shared[0], shared[1])
 

@@ -22,6 +22,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from robustkit.noise.profile import half_plane_weights
+
 Plane = NDArray[np.float32]
 
 SIZES = ((10, 8), (10, 12), (10, 12))
@@ -172,6 +174,4 @@ def _parted(taps: Plane, sizes: Sequence[tuple[int, ...]]) -> list[Plane]:
 
 
 def _weights(n: int) -> Plane:
-    from robustkit.noise.profile import half_plane_weights
-
     return half_plane_weights(n).astype(np.float32)

@@ -11,6 +11,7 @@ import numpy as np
 
 from robustkit.noise.checks import check_repeats
 from robustkit.noise.dose import DoseLaw
+from robustkit.noise.fitreport import report_without_spectrum
 from robustkit.noise.nps import at_levels, same_shape, with_law
 from robustkit.seeding import Draw
 from robustkit.types import Image, RepeatScans
@@ -70,18 +71,9 @@ def fit_residuals(
     fields = np.where(valid, first.residuals, 0) * np.float32(math.sqrt(count / (count - 1)))
     sigma = np.sqrt(np.square(fields, dtype=np.float64).mean(axis=0)).astype(np.float32)
     used = sigma[sigma > 0]
-    report = {
-        "method": "residuals",
-        "K": count,
-        "effective_n": count,
-        "reference_mas": law.reference_mas,
-        "electronic_ratio": law.electronic_ratio,
-        "sigma_median_hu": float(np.median(used)) if used.size else 0.0,
-        "sigma_rms_hu": float(np.sqrt(np.square(used, dtype=np.float64).mean())) if used.size else 0.0,
-        "peak_frequency": None,
-        "mean_frequency": None,
-        "radial": [],
-        "source": first.source,
-        "warnings": [f"replayed residuals: only {count} different fields, so the effective n is {count}"],
-    }
+    median = float(np.median(used)) if used.size else 0.0
+    rms = float(np.sqrt(np.square(used, dtype=np.float64).mean())) if used.size else 0.0
+    said = f"replayed residuals: only {count} different fields, so the effective n is {count}"
+    report = report_without_spectrum("residuals", count, law, (median, rms), first.source, said)
+    report["effective_n"] = count
     return ReplayedNoise(fields.astype(np.float32), sigma, law, report)

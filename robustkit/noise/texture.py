@@ -22,8 +22,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from robustkit.noise.patches import Axis, axis_patches
+from robustkit.noise.patches import Axis, axis_patches, cut
+from robustkit.noise.profile import frequencies, half_plane_weights
 from robustkit.noise.reprojection import DIRECTIONS, STRENGTHS
+from robustkit.noise.spectra import covariance
 from robustkit.types import Image, PixelSize
 
 _WINDOW, _SHARED = 40, 8  # px: where spectra are measured
@@ -125,8 +127,8 @@ def regional_spectra(
     scaled = np.where(valid & (sigma > 0), residuals / np.maximum(sigma, 1e-6), 0).astype(np.float32)
     coarse = [axis_patches(n, scale * _WINDOW, scale * _SHARED) for n in valid.shape]
     windows = _Windows(coarse[0], coarse[1], pixel_mm, scale)
-    present = _cut(valid.astype(np.float32), windows)
-    judges = _judges(present, _cut((valid & matter).astype(np.float32), windows))
+    present = cut(valid.astype(np.float32), windows.rows, windows.columns)
+    judges = _judges(present, cut((valid & matter).astype(np.float32), windows.rows, windows.columns))
     powers = [_power(scaled[first::2], windows) for first in (0, 1)]
     every = _seen(powers[0] + powers[1], present, windows)
     halves = [_seen(power, present, windows) for power in powers]
@@ -146,13 +148,6 @@ def regional_spectra(
     return Texture(spectra, (2 * scale * _LAGS,) * 2, (rows.size, columns.size), (rows.overlap, columns.overlap), how)
 
 
-def _cut(image: Image, windows: _Windows) -> Image:
-    y = windows.rows.starts[:, None] + np.arange(windows.rows.size)
-    x = windows.columns.starts[:, None] + np.arange(windows.columns.size)
-    patches: Image = image[y[:, None, :, None], x[None, :, None, :]]
-    return patches
-
-
 def _judges(present: Image, matter: Image) -> Image:
     """How much each window (Py, Px) counts: by the matter in it, and only whole windows if there are any."""
     whole = (present.mean(axis=(-2, -1)) > 0.99).astype(np.float32)
@@ -169,15 +164,13 @@ def _power(scans: Image, windows: _Windows) -> Plane:
     shape = (len(windows.rows.starts), len(windows.columns.starts), windows.padded[0], windows.padded[1] // 2 + 1)
     total = np.zeros(shape, np.float32)
     for scan in scans:
-        spectrum = fft.rfft2(_cut(scan, windows), s=windows.padded)
+        spectrum = fft.rfft2(cut(scan, windows.rows, windows.columns), s=windows.padded)
         total += np.square(spectrum.real)
         total += np.square(spectrum.imag)
     return total
 
 
 def _seen(power: Plane, present: Image, windows: _Windows) -> _Seen:
-    from robustkit.noise.estimation import covariance
-
     lags, variance = covariance(power, present, windows.size)
     share = np.square(present.mean(axis=(-2, -1)))[..., None, None]
     measured = windows.measured(share * lags / np.maximum(variance, 1e-12)[..., None, None])
@@ -260,8 +253,6 @@ def _unit(spectra: Plane) -> Plane:
 
 
 def _weights(spectra: Plane) -> Plane:
-    from robustkit.noise.profile import half_plane_weights
-
     return half_plane_weights(2 * (spectra.shape[-1] - 1)).astype(np.float32)
 
 
@@ -287,8 +278,6 @@ def _angular(directional: NDArray[np.float32], factor: int, rows: Axis, columns:
 
 def _radial_mean(spectrum: Plane, windows: _Windows) -> Plane:
     """Average a half plane over rings, interpolated back to its points; never negative."""
-    from robustkit.noise.profile import frequencies, half_plane_weights
-
     side = spectrum.shape[0]
     f = frequencies((side, side), windows.pixel_mm)
     step = 1 / (side * min(windows.pixel_mm))

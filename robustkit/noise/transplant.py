@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from robustkit.errors import DataError
 from robustkit.noise.fitreport import fit_report
-from robustkit.noise.patches import Axis
+from robustkit.noise.patches import Axis, cut
 from robustkit.noise.profile import Profile, patch_variance
 from robustkit.noise.regions import region_map
 from robustkit.noise.reprojection import directional_variance, variance_shape
@@ -80,14 +80,11 @@ def _regional_textures(profile: Profile, valid: NDArray[np.bool_]) -> NDArray[np
 
 def _patch_regions(valid: NDArray[np.bool_], rows: Axis, columns: Axis) -> tuple[NDArray[np.int64], list[str]]:
     labels, names = region_map(valid)
-    y, x = (np.minimum(a.starts + a.size // 2, a.length - 1) for a in (rows, columns))
-    return labels[np.ix_(y, x)], names
+    return labels[np.ix_(rows.centres, columns.centres)], names
 
 
 def _patch_variances(profile: Profile) -> NDArray[np.float64]:
     """Mean variance (Py, Px) of the sigma map over each patch."""
-    rows, columns = profile.axes()
-    y, x = (a.starts[:, None] + np.arange(a.size) for a in (rows, columns))
     squares = np.square(profile.sigma, dtype=np.float64)
-    variances: NDArray[np.float64] = squares[y[:, None, :, None], x[None, :, None, :]].mean(axis=(-2, -1))
+    variances: NDArray[np.float64] = cut(squares, *profile.axes()).mean(axis=(-2, -1))
     return variances

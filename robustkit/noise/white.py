@@ -11,6 +11,7 @@ import numpy as np
 from robustkit.errors import UsageError
 from robustkit.noise.checks import check_repeats
 from robustkit.noise.dose import DoseLaw, dose_law
+from robustkit.noise.fitreport import report_without_spectrum
 from robustkit.noise.nps import at_levels, same_shape, with_law, words_of
 from robustkit.noise.profile import Profile
 from robustkit.noise.settings import choice, number, optional
@@ -93,8 +94,8 @@ def fit_white(
         return WhiteNoise(1.0, None, {"method": "white", "K": 0, "warnings": []}, unit="sigma", mask=_mask(repeats))
     value = optional("sigma", sigma, above=-1e-300)
     if repeats is None:
-        if value is None:
-            raise UsageError("white noise needs repeats, or --set sigma=HU --set reference_mas=MAS")
+        if value is None or reference_mas is None:
+            raise UsageError("white noise needs repeats, or --set sigma=HU and reference_mas=MAS, or --set unit=sigma")
         law = dose_law(reference_mas, electronic_ratio=electronic_ratio, add_to_source=add_to_source)
         return WhiteNoise(value, law, _report(value, 0, law, "given"))
     first, law = with_law(repeats, reference_mas, electronic_ratio, add_to_source)
@@ -134,16 +135,5 @@ def _mask(repeats: RepeatScans | Sequence[RepeatScans] | None) -> np.ndarray[Any
 
 
 def _report(sigma: float, count: int, law: DoseLaw, source: str) -> dict[str, Any]:
-    return {
-        "method": "white",
-        "K": count,
-        "reference_mas": law.reference_mas,
-        "electronic_ratio": law.electronic_ratio,
-        "sigma_median_hu": sigma,
-        "sigma_rms_hu": sigma,
-        "peak_frequency": None,
-        "mean_frequency": None,
-        "radial": [],
-        "source": source,
-        "warnings": ["white noise has no texture: it does not look like CT noise, whatever its sigma"],
-    }
+    said = "white noise has no texture: it does not look like CT noise, whatever its sigma"
+    return report_without_spectrum("white", count, law, (sigma, sigma), source, said)

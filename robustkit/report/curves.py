@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from robustkit import stats
 from robustkit.plain import Record
 from robustkit.report import grids, words
 from robustkit.report.chart import NARROW, WIDE, Axis, Plot, Point, Series, Size, draw, level_axis, nice_ticks
@@ -236,6 +237,6 @@ def lowest_title(summary: Record) -> str:
     stated: Any = summary.get("lowest_passing_level")
     limits = {v.get("limit") for v in stated.values() if isinstance(v, dict)} if isinstance(stated, dict) else set()
     limit = limits.pop() if len(limits) == 1 else None
-    end = "Highest" if words.noise_rises(str(summary.get("unit"))) else "Lowest"
+    end = "Highest" if stats.noise_rises(str(summary.get("unit"))) else "Lowest"
     within = f" a limit of {words.bound(limit)}" if isinstance(limit, int | float) else ""
     return f"{end} level that still passes{within}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from robustkit import stats
 from robustkit.plain import Record
 from robustkit.report import words
 from robustkit.report.curves import gate_levels
@@ -84,7 +85,7 @@ def matrices(source: Source) -> tuple[list[Heat], list[Heat]]:
     found = sorted((r for r in records(summary.get("cmr")) if _fits(r, summary)), key=lambda r: float(r["level"]))
     if len(found) <= 2:
         return [heat(r, summary) for r in found], []
-    chosen = {float(found[-1 if words.noise_rises(source.unit) else 0]["level"]): "noisiest level tested"}
+    chosen = {float(found[-1 if stats.noise_rises(source.unit) else 0]["level"]): "noisiest level tested"}
     gated = gate_levels(summary)
     if gated and gated[0] not in chosen:
         chosen[gated[0]] = "level of the limit"

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from robustkit import stats
 from robustkit.plain import Record
 from robustkit.report.source import Source
 
@@ -32,7 +33,6 @@ class Verdict(NamedTuple):
     sentence: str
 
 
-_RISING = frozenset({"sigma", "sd", "hu", "severity"})
 _METHODS = {"wilson": "Wilson, for reading; the verdict uses exact bounds"}
 _BADGES = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}
 
@@ -67,11 +67,6 @@ def bound(rate: float) -> str:
     return f"{100 * rate:.6g}{THIN}%"
 
 
-def noise_rises(unit: str) -> bool:
-    """Say whether a higher level of this unit means more noise; for mAs it means less."""
-    return unit.lower() in _RISING
-
-
 def interval(low: float | None, high: float | None) -> str:
     """Write an interval of rates: 4.3 – 7.3 %."""
     if low is None or high is None:
@@ -101,7 +96,7 @@ def confidence(summary: Mapping[str, Any]) -> float:
 
 def at_level(level: float, unit: str) -> str:
     """Write a level with its unit; "sigma" stands before its number."""
-    return f"{unit} {number(level)}" if noise_rises(unit) else f"{number(level)}{THIN}{unit}"
+    return f"{unit} {number(level)}" if stats.noise_rises(unit) else f"{number(level)}{THIN}{unit}"
 
 
 def verdict(source: Source) -> Verdict:

@@ -7,7 +7,6 @@ import pytest
 
 from robustkit.errors import DataError
 from robustkit.noise import compare_profiles, estimate
-from robustkit.noise.constancy import benjamini_hochberg
 
 
 @pytest.mark.parametrize("method", ["paper", "lag-corrected", "regional"])
@@ -71,9 +70,3 @@ def test_another_protocol_is_refused(make_repeats, change, name) -> None:
     old = estimate(make_repeats(3, (40, 40)))
     with pytest.raises(DataError, match=f"differ in {name}"):
         compare_profiles(old, replace(old, **change))
-
-
-def test_benjamini_hochberg_worked_example() -> None:
-    # Benjamini and Hochberg 1995, section 3.1: 15 p-values, the first four are discoveries at 5 %.
-    p = [1e-4, 4e-4, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1]
-    assert benjamini_hochberg(np.array(p[::-1]), 0.05)[::-1].tolist() == [True] * 4 + [False] * 11

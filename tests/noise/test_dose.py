@@ -48,6 +48,12 @@ def test_pure_quantum_noise_fits_no_electronic_share(make_repeats) -> None:
     assert fit_dose(_sets(make_repeats, [12.5, 25, 50]), reference_mas=25).electronic_ratio < 0.03
 
 
+def test_noise_without_a_quantum_part_goes_with_the_inverse_of_mas(make_repeats) -> None:
+    # variance 1/m^2 and steeper: the fit has nothing left for A/m, and alpha is reference/m
+    law = fit_nps(_sets(make_repeats, [50, 12.5], exponent=2.3)).law
+    assert law.factors([25.0, 10.0]) == pytest.approx([2.0, 5.0], rel=1e-5)
+
+
 def test_models_take_several_sets(make_repeats) -> None:
     model = fit_nps(_sets(make_repeats, [25, 6.25], ratio=0.2))
     assert model.reference_mas == 25

@@ -37,7 +37,7 @@ def test_paper_spectrum_is_equation_3_with_bessel(make_repeats, count) -> None:
 
 
 def test_parseval(make_repeats) -> None:
-    from robustkit.noise.estimation import local_spectra
+    from robustkit.noise.spectra import local_spectra
 
     repeats = make_repeats(7, (41, 52), (0.7, 1.1))
     repeats = replace(repeats, pixels=repeats.pixels.astype(np.float64))  # the sums themselves, not their storage
