@@ -142,13 +142,13 @@ def _object_radius(item: Slice) -> float:
     solid = item.pixels > AIR_HU
     if item.mask is not None:
         solid &= item.mask
-    rows, columns = np.nonzero(solid.any(axis=1))[0], None
+    rows = np.nonzero(solid.any(axis=1))[0]
     if rows.size == 0:
         return 0.0
     height, width = solid.shape
     dy, dx = item.pixel_mm
     first = np.argmax(solid[rows], axis=1)
     last = width - 1 - np.argmax(solid[rows][:, ::-1], axis=1)
-    columns = np.maximum(np.abs(first - 0.5 * (width - 1)), np.abs(last - 0.5 * (width - 1))) + 0.5
+    x = (np.maximum(np.abs(first - 0.5 * (width - 1)), np.abs(last - 0.5 * (width - 1))) + 0.5) * dx
     y = (np.abs(rows - 0.5 * (height - 1)) + 0.5) * dy
-    return float(np.hypot(y, columns * dx).max())
+    return float(np.hypot(y, x).max())
