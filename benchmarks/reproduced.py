@@ -1,6 +1,6 @@
 """The numbers of a reproduced study as a page: `python benchmarks/reproduced.py RUN` writes docs/reproduction.md.
 
-RUN is the folder of `robustkit reproduce`.
+RUN is the folder of `robustkit reproduce --scale paper`; that of `--scale small` has docs/reproduction-small.md.
 """
 
 from __future__ import annotations
@@ -13,13 +13,19 @@ from typing import Any
 
 from sections import table
 
-PAGE = Path(__file__).parents[1] / "docs" / "reproduction.md"
-TEXT = """# The paper, reproduced
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = {"paper": "reproduction.md", "small": "reproduction-small.md"}
+TITLES = {"paper": "The paper, reproduced", "small": "The paper, reproduced in a quarter of an hour"}
+OTHERS = {
+    "paper": "[The small study](reproduction-small.md) takes a quarter of an hour, and hardens a model that wavers more.",
+    "small": "[The whole study](reproduction.md) retrains the paper's own recipe a hundred times.",
+}
+TEXT = """# {title}
 
 What `robustkit reproduce --scale {scale}` found (recipe `{recipe}`, seed {seed}, clean image: {centre}); this page is
 written from its summary by `python benchmarks/reproduced.py RUN`. Values of the paper are those of Peng et al. 2023.
 Bodies, phantom, scanner and mAs are virtual: how models behave can be compared with the paper, the rates of one model
-on one phantom cannot.
+on one phantom cannot. {other}
 
 {sentences}
 
@@ -40,8 +46,7 @@ Clopper-Pearson interval; classes and levels without any change are left out.
 
 {retrainings}
 
-Share of models that change any answer, {n:,} simulated and {scans} measured images a slice. [Seventy-five retrainings
-of the paper's own recipe](studies.md#what-retraining-does) are told elsewhere.
+Share of models that change any answer, {n:,} simulated and {scans} measured images a slice.
 
 ## Fig. 7: adaptive training, beside its rivals
 
@@ -59,6 +64,8 @@ def page(s: Mapping[str, Any]) -> str:
     last = s["last_audit"]["rows"]
     most = max(row["upper"] for row in last if row["noise"] != "measured")
     return TEXT.format(
+        title=TITLES[s["scale"]],
+        other=OTHERS[s["scale"]],
         scale=s["scale"],
         recipe=s["recipe"],
         seed=s["seed"],
@@ -118,6 +125,5 @@ def sides(hardening: Mapping[str, Any]) -> Iterable[list[str]]:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(
-        page(json.loads((Path(sys.argv[1]) / "summary.json").read_text(encoding="utf-8"))), encoding="utf-8"
-    )
+    summary = json.loads((Path(sys.argv[1]) / "summary.json").read_text(encoding="utf-8"))
+    (DOCS / PAGES[summary["scale"]]).write_text(page(summary), encoding="utf-8")
