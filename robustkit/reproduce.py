@@ -61,7 +61,7 @@ class Scale:
 
 
 SCALES = {
-    # of ten models that know the phantom, three times in four none wavers, and there is nothing to harden
+    # of ten models that know the phantom, one time in two none wavers, and there is nothing to harden
     "small": Scale(
         folds=10, retrainings=10, recipe="ct-bodysite-stress", harden_levels=(12.5, 25.0, 50.0, 100.0, 200.0, 500.0)
     ),

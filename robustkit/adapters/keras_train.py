@@ -150,7 +150,7 @@ def _import_keras() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         os.environ["KERAS_BACKEND"] = asked or found[0]
-        with quiet():
+        with quiet(), _no_greeting():
             import keras
     except ImportError as error:
         raise ModelError(f"Keras cannot be imported ({error}); see pip install 'robustkit[tensorflow]'") from None
@@ -158,6 +158,20 @@ def _import_keras() -> Any:
         if asked is None:
             del os.environ["KERAS_BACKEND"]
     return keras
+
+
+@contextmanager
+def _no_greeting() -> Iterator[None]:
+    """Keep from stderr what TensorFlow's native code writes there when it is loaded, whatever its log level."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _one_tensorflow_thread() -> None:

@@ -408,6 +408,11 @@ def test_lists_of_layers_and_functions_are_keras_own() -> None:
 
 if backend_name() == "tensorflow":
 
+    def test_loading_tensorflow_writes_nothing_on_the_terminal() -> None:
+        load = "from robustkit.adapters.keras_train import need_keras; need_keras()"
+        done = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=True)
+        assert (done.stdout, done.stderr) == ("", "")
+
     def test_the_same_on_torch() -> None:
         """Run again, in a process whose Keras runs on torch, what depends on the backend."""
         pytest.importorskip("torch")
