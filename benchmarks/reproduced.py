@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGES = {"paper": "reproduction.md", "small": "reproduction-small.md"}
 TITLES = {"paper": "The paper, reproduced", "small": "The paper, reproduced in a quarter of an hour"}
 OTHERS = {
-    "paper": "[The small study](reproduction-small.md) takes a quarter of an hour, and hardens a model that wavers more.",
+    "paper": "[The small study](reproduction-small.md) takes a quarter of an hour, and has more to harden.",
     "small": "[The whole study](reproduction.md) retrains the paper's own recipe a hundred times.",
 }
 TEXT = """# {title}
