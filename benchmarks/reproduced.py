@@ -79,7 +79,9 @@ def page(s: Mapping[str, Any]) -> str:
         table_one=table(["", *s["classes"]], accuracy(s["training"]["table"])),
         sar=table(["model", "images", "mAs", "class", "changed", "SAR"], rates(s["audit"])),
         retrainings=table(["images", "mAs", "all models", "those of F1 >= 99 %"], shares(s["retrainings"]["views"])),
-        hardened=table(["strategy", "changed", "worst bound", "mean F1", "change", "robust"], sides(s["hardening"])),
+        hardened=table(
+            ["strategy", "changed", "worst bound", "mean F1", "change", "robust"], sides(s["hardening"])
+        ),
         last=f"{sum(row['k'] for row in last)} of {sum(row['n'] for row in last):,} answers changed, worst bound "
         f"{100 * most:.2f} % in simulation",
     )
@@ -120,7 +122,7 @@ def sides(hardening: Mapping[str, Any]) -> Iterable[list[str]]:
         changed = f"{row['flips']} of {sum(cell['n'] for cell in row['rows']):,}"
         guard = row["guard"]
         change = "" if row is start else f"{100 * guard['change']:+.2f} ({100 * guard['lower']:+.2f})"
-        robust = "yes" if row["robust"] else "no"
+        robust = "yes" if row["robust"] and row["accepted"] else "no" if row["accepted"] else "refused by the guard"
         yield [name, changed, f"{100 * row['worst']:.2f} %", f"{100 * row['f1']:.2f} %", change, robust]
 
 
