@@ -79,9 +79,7 @@ def page(s: Mapping[str, Any]) -> str:
         table_one=table(["", *s["classes"]], accuracy(s["training"]["table"])),
         sar=table(["model", "images", "mAs", "class", "changed", "SAR"], rates(s["audit"])),
         retrainings=table(["images", "mAs", "all models", "those of F1 >= 99 %"], shares(s["retrainings"]["views"])),
-        hardened=table(
-            ["strategy", "changed", "worst bound", "mean F1", "change", "robust"], sides(s["hardening"])
-        ),
+        hardened=table(["strategy", "changed", "worst bound", "mean F1", "change", "robust"], sides(s["hardening"])),
         last=f"{sum(row['k'] for row in last)} of {sum(row['n'] for row in last):,} answers changed, worst bound "
         f"{100 * most:.2f} % in simulation",
     )

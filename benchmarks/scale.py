@@ -191,8 +191,15 @@ def one_audit(folder: str, n: int, levels: int, slices: int, side: int) -> None:
     print(json.dumps({**told, "loaded_MiB": loaded, "above_MiB": peak() - loaded}))
 
 
-AUDITS = ((64, 1, 2, SIDE), (6400, 1, 2, SIDE), (64, 200, 1, SIDE), (1, 1, 300, SIDE), (4, 13, 10_000, 32))
-"""Realizations, levels, slices, side: the last for what is kept of a slice besides its pixels."""
+AUDITS = (
+    (64, 1, 2, SIDE),
+    (6400, 1, 2, SIDE),
+    (64, 200, 1, SIDE),
+    (1, 1, 300, SIDE),
+    (4, 13, 10_000, 32),
+    (1, 13, 100_000, 32),
+)
+"""Realizations, levels, slices, side: the last two for what is kept of a slice besides its pixels."""
 
 
 def memory(folder: Path, _: int) -> dict[str, object]:
@@ -248,15 +255,17 @@ def shards(folder: Path, _: int, count: int = 1_000_000) -> dict[str, object]:
     found = gathering.gather(directory, 1024, classes)
     told["aggregate, CPU s"] = round(time.process_time() - began, 1)
     told["shards aggregated"] = count - sum(1 for _ in drawn)
-    told["images counted"] = int(found.table["count"].sum())
-    told["rows of counts"] = len(found.table)
+    told["images counted"] = int(sum(block["count"].sum() for block in found.table))
+    told["rows of counts"] = sum(map(len, found.table))
     told["peak above the start, MiB"] = peak() - before
     told["ledger, MB"] = round((directory.path / gathering.LEDGER).stat().st_size / 1e6, 1)
     began = time.process_time()
-    from robustkit.metrics import sar
+    from robustkit.summary import build
 
-    told["SAR rows"] = len(sar(found.table))
-    told["SAR, CPU s"] = round(time.process_time() - began, 2)
+    asked = {"model": "m", "noise": "nps", "unit": "mAs", "classes": classes, "levels": levels, "n": 1024, "seed": 0}
+    build(found.table, **asked)
+    told["summary, CPU s"] = round(time.process_time() - began, 1)
+    told["peak above the start with the summary, MiB"] = peak() - before
     return told
 
 

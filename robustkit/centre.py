@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 WARN_ABOVE = 0.1
@@ -34,36 +35,52 @@ def centre_facts(centre: Mapping[str, Any], levels: Sequence[float]) -> dict[str
     return {"frozen_share": [frozen_share(level, k, mas) for level in levels]}
 
 
-def centre_warnings(stories: Sequence[Mapping[str, Any]], levels: Sequence[float], unit: str) -> list[str]:
-    """Return the sentences a reader needs about the clean images of a run."""
-    if unit != "mAs":
-        return []
-    return [*_about_single_scans(stories, levels), *_about_means(stories, levels)]
+@dataclass
+class Centres:
+    """What the stories of a run say together of their clean images; `add` each, then ask for `warnings`."""
 
+    effective: tuple[float, float] | None = None
+    unknown: int = 0
+    worst: list[float] = field(default_factory=list)
 
-def _about_single_scans(stories: Sequence[Mapping[str, Any]], levels: Sequence[float]) -> list[str]:
-    effective = [story["effective_mas"][0] for story in stories if story.get("effective_mas")]
-    unknown = sum(story["clean"].get("k") == 1 and not story["clean"].get("mas") for story in stories)
-    told = []
-    if effective:
-        span = f"{min(effective):.3g}" + (f" to {max(effective):.3g}" if max(effective) > min(effective) * 1.01 else "")
-        told.append(
-            f"the clean image is a single scan with noise of its own: added noise of {levels[0]:g} mAs makes an image "
-            f"of {span} mAs (noise.json has every level)"
-        )
-    if unknown:
-        whose = "the clean image is a single scan" if unknown == 1 else f"{unknown} clean images are single scans"
-        told.append(f"{whose} of unknown mAs: noise of its own is not accounted for")
-    return told
+    def add(self, story: Mapping[str, Any]) -> None:
+        """Take one story in."""
+        if story.get("effective_mas"):
+            lowest = story["effective_mas"][0]
+            low, high = self.effective or (lowest, lowest)
+            self.effective = min(low, lowest), max(high, lowest)
+        if story["clean"].get("k") == 1 and not story["clean"].get("mas"):
+            self.unknown += 1
+        if story.get("frozen_share"):
+            here = story["frozen_share"]
+            self.worst = [max(pair) for pair in zip(self.worst or here, here, strict=True)]
 
+    def warnings(self, levels: Sequence[float], unit: str) -> list[str]:
+        """Return the sentences a reader needs about the clean images of a run."""
+        if unit != "mAs":
+            return []
+        return [*self._about_single_scans(levels), *self._about_means(levels)]
 
-def _about_means(stories: Sequence[Mapping[str, Any]], levels: Sequence[float]) -> list[str]:
-    shares = [story["frozen_share"] for story in stories if story.get("frozen_share")]
-    worst = [max(column) for column in zip(*shares, strict=True)]
-    over = [level for level, share in zip(levels, worst, strict=False) if share > WARN_ABOVE]
-    if not over:
-        return []
-    return [
-        f"from {min(over):g} mAs on, noise left in the mean of the repeats is up to {max(worst):.0%} of the noise "
-        "added: SAR there speaks of this centre; give a quieter one with --clean"
-    ]
+    def _about_single_scans(self, levels: Sequence[float]) -> list[str]:
+        told = []
+        if self.effective:
+            low, high = self.effective
+            span = f"{low:.3g}" + (f" to {high:.3g}" if high > low * 1.01 else "")
+            told.append(
+                f"the clean image is a single scan with noise of its own: added noise of {levels[0]:g} mAs makes an "
+                f"image of {span} mAs (noise.json has every level)"
+            )
+        if self.unknown:
+            one = "the clean image is a single scan"
+            whose = one if self.unknown == 1 else f"{self.unknown} clean images are single scans"
+            told.append(f"{whose} of unknown mAs: noise of its own is not accounted for")
+        return told
+
+    def _about_means(self, levels: Sequence[float]) -> list[str]:
+        over = [level for level, share in zip(levels, self.worst, strict=False) if share > WARN_ABOVE]
+        if not over:
+            return []
+        return [
+            f"from {min(over):g} mAs on, noise left in the mean of the repeats is up to {max(self.worst):.0%} of the "
+            "noise added: SAR there speaks of this centre; give a quieter one with --clean"
+        ]

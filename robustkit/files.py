@@ -7,11 +7,12 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from robustkit.errors import DataError
 
@@ -86,4 +87,81 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, whole or not at all; floats as Python prints them, None is null, NaN is refused (ValueError)."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.writelines(_JSON.iterencode(value))
+        stream.write("\n")
+
+
+def write_json_list(path: Path, values: Iterable[Any]) -> None:
+    """Write what `write_json` writes of a list, one item in memory at a time."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        between = "[\n "
+        for value in values:
+            stream.write(between)
+            stream.writelines(text.replace("\n", "\n ") for text in _JSON.iterencode(value))
+            between = ",\n "
+        stream.write("[]\n" if between.startswith("[") else "\n]\n")
+
+
+_JSON = json.JSONEncoder(indent=1, allow_nan=False)
+
+
+def read_json_list(path: Path) -> Iterator[Any]:
+    """Yield the items of a JSON list, one in memory at a time; ValueError for anything else, OSError as `open`."""
+    decoder = json.JSONDecoder()
+    with path.open(encoding="utf-8") as stream:
+        rest = _Ahead(stream)
+        rest.take("[")
+        if rest.next() == "]":
+            return
+        while True:
+            yield rest.value(decoder)
+            if rest.next() == "]":
+                break
+            rest.take(",")
+
+
+@dataclass
+class _Ahead:
+    """The text of a stream from where a reader stands, read on as it is wanted."""
+
+    stream: TextIO
+    text: str = ""
+
+    def more(self) -> bool:
+        """Read on, twice as much as before: a value that is long is not tried too often. False at the end."""
+        found = self.stream.read(max(PIECE, len(self.text)))
+        self.text += found
+        return bool(found)
+
+    def next(self) -> str:
+        """Return the next character that is no space, "" at the end."""
+        while not (rest := self.text.lstrip()) and self.more():
+            pass
+        self.text = rest
+        return rest[:1]
+
+    def take(self, wanted: str) -> None:
+        """Step over a character; ValueError where another stands."""
+        if self.next() != wanted:
+            raise ValueError(f"expected {wanted}")
+        self.text = self.text[1:]
+
+    def value(self, decoder: json.JSONDecoder) -> Any:
+        """Return the next value and step over it; ValueError for what is none."""
+        self.next()
+        while True:
+            try:
+                found, end = decoder.raw_decode(self.text)
+            except ValueError:
+                if not self.more():
+                    raise
+                continue
+            if self.text[end:].lstrip()[:1] not in (",", "]") and self.more():  # a number may go on
+                continue
+            self.text = self.text[end:]
+            return found
+
+
+PIECE = 1 << 16
+"""Characters read at once, at least."""

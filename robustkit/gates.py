@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from robustkit import stats
 from robustkit.errors import UsageError
+from robustkit.slices import distinct
 from robustkit.stats.planning import first_true
 
 if TYPE_CHECKING:
     import pandas as pd
 
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
+LISTED = 5_000
+"""Items above which the evidence lists the hardest alone, and `judged` counts all."""
 
 
 def parse_rate(value: str | float) -> float:
@@ -63,7 +69,8 @@ def judge(gate: Gate, items: pd.DataFrame, confidence: float) -> dict[str, Any]:
     Returns
     -------
     dict : max_sar, at, class, confidence, method, verdict, evidence (one record an item), not_tested (classes that no
-        image was called without noise), and more_needed and n_needed (realizations a slice) when inconclusive.
+        image was called without noise), and more_needed and n_needed (realizations a slice) when inconclusive. Of more
+        than `LISTED` items the evidence holds the hardest, and `judged` counts all (see the function of that name).
 
     Notes
     -----
@@ -73,22 +80,83 @@ def judge(gate: Gate, items: pd.DataFrame, confidence: float) -> dict[str, Any]:
     chosen = _chosen(gate, items)
     alpha = 1 - confidence
     tested = chosen[chosen["n"] > 0]
-    rows = [{str(name): value for name, value in row.items()} for row in tested.to_dict("records")]
-    p_fail = stats.holm([_p_above(row, gate) for row in rows])
-    evidence = [_evidence(row, gate, alpha, float(p)) for row, p in zip(rows, p_fail, strict=True)]
-    not_tested = sorted(set(chosen["class"]) - set(tested["class"]))
-    verdict = _overall([item["verdict"] for item in evidence], missing=bool(gate.only_class and not_tested))
-    found = {
+    kinds, which = distinct(tested, ("k", "n", "tied", "slices"))
+    rows = [{str(name): value for name, value in row.items()} for row in kinds.to_dict("records")]
+    times = np.bincount(which, minlength=len(rows))
+    p_fail = stats.holm([_p_above(row, gate) for row in rows], times)
+    found = [_evidence(row, gate, alpha, float(p)) for row, p in zip(rows, p_fail, strict=True)]
+    not_tested = sorted(set(chosen["class"].unique()) - set(tested["class"].unique()))
+    verdict = _overall([item["verdict"] for item in found], missing=bool(gate.only_class and not_tested))
+    told: dict[str, Any] = {
         "max_sar": gate.max_sar,
         "at": gate.at,
         "class": gate.only_class,
         "confidence": confidence,
         "method": "beta-mixture confidence sequence" if gate.sequential else "one-sided Clopper-Pearson bound",
         "verdict": verdict,
-        "evidence": evidence,
+        "evidence": _listed(tested, found, which),
         "not_tested": not_tested,
     }
-    return found | (_missing(evidence) if verdict == "inconclusive" else {})
+    if len(tested) > LISTED:
+        told["judged"] = _judged(tested, found, which)
+    return told | (_missing(found) if verdict == "inconclusive" else {})
+
+
+def judged(gate: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return how much a gate judged, whether its evidence lists all of it or not.
+
+    Returns
+    -------
+    dict : items (of evidence), images, changed (ties among them), upper (the highest bound); pass, fail, inconclusive
+        (items); parts (records of class, level, items, pass, fail, inconclusive).
+    """
+    return gate["judged"] if "judged" in gate else _counted(gate["evidence"])
+
+
+def _counted(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Count evidence; each item stands for `times` of its like, one by default."""
+    parts: dict[tuple[Any, Any], dict[str, Any]] = {}
+    whole: dict[str, Any] = {"items": 0, "images": 0, "changed": 0, "upper": 0.0, **dict.fromkeys(EXIT_CODES, 0)}
+    for item in items:
+        times = item.get("times", 1)
+        fresh = {"class": item["class"], "level": item["level"], "items": 0, **dict.fromkeys(EXIT_CODES, 0)}
+        for count in (whole, parts.setdefault((item["class"], item["level"]), fresh)):
+            count["items"] += times
+            count[item["verdict"]] += times
+        whole["images"] += times * item["n"]
+        whole["changed"] += times * (item["k"] + item["tied"])
+        whole["upper"] = max(whole["upper"], item["upper"])
+    return whole | {"parts": list(parts.values())}
+
+
+def _judged(tested: pd.DataFrame, found: Sequence[Mapping[str, Any]], which: NDArray[np.int64]) -> dict[str, Any]:
+    """Count all that was judged, of which the evidence lists a part."""
+    kinds: Any = tested.assign(kind=which).groupby(["class", "level", "kind"], sort=False, observed=True).size()
+    told = [
+        {"class": name, "level": level, **found[kind], "times": int(times)}
+        for (name, level, kind), times in kinds.items()
+    ]
+    return _counted(told)
+
+
+def _listed(tested: pd.DataFrame, found: Sequence[Mapping[str, Any]], which: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Return the evidence: every item, or of more than `LISTED` the hardest, those that failed first."""
+    names = [name for name in ("class", "slice", "level") if name in tested]
+    if len(tested) > LISTED:
+        hardness = [_hardness(item) for item in found]
+        order = {value: rank for rank, value in enumerate(sorted(set(hardness)))}
+        ranks = np.array([order[value] for value in hardness])
+        kept = np.argsort(ranks[which], kind="stable")[:LISTED]
+        tested, which = tested.iloc[kept], which[kept]
+    rows = tested[names].to_dict("records")
+    return [{str(name): row[name] for name in names} | found[kind] for row, kind in zip(rows, which, strict=True)]
+
+
+def _hardness(item: Mapping[str, Any]) -> tuple[int, float, float]:
+    """Return what items are sorted by: failed by their lower bound, undecided by their upper, passed by their rate."""
+    if item["verdict"] == "pass":
+        return 2, -item["rate"], -item["upper"]
+    return (0, -item["lower"], 0.0) if item["verdict"] == "fail" else (1, -item["upper"], 0.0)
 
 
 def passes(k: int, n: int, limit: float, alpha: float, *, sequential: bool = False) -> bool:
@@ -112,13 +180,14 @@ def lower_bound(k: int, n: int, alpha: float, *, sequential: bool = False) -> fl
 
 def _chosen(gate: Gate, items: pd.DataFrame) -> pd.DataFrame:
     if gate.only_class is not None:
-        known = list(dict.fromkeys(items["class"]))
+        known = [str(name) for name in items["class"].unique()]
         if gate.only_class not in known:
             raise UsageError(f"unknown class {gate.only_class!r}; the model's classes: {', '.join(known)}")
         items = items[items["class"] == gate.only_class]
     if gate.at is not None:
-        known = [f"{level:g}" for level in sorted(set(items["level"]))]
-        if gate.at not in set(items["level"]):
+        levels = set(items["level"].unique())
+        known = [f"{level:g}" for level in sorted(levels)]
+        if gate.at not in levels:
             raise UsageError(f"level {gate.at:g} was not audited; the levels: {', '.join(known)}")
         items = items[items["level"] == gate.at]
     return items
@@ -128,7 +197,7 @@ def _p_above(row: dict[str, Any], gate: Gate) -> float:
     """P-value of "the rate is at most the limit": exact binomial tail, or one over the evidence of a watched run."""
     from scipy.special import betainc
 
-    k, n, limit = row["k"], row["n"], gate.max_sar
+    k, n, limit = int(row["k"]), int(row["n"]), gate.max_sar
     if k <= limit * n:
         return 1.0
     if gate.sequential:
@@ -137,11 +206,11 @@ def _p_above(row: dict[str, Any], gate: Gate) -> float:
 
 
 def _evidence(row: dict[str, Any], gate: Gate, alpha: float, p_fail: float) -> dict[str, Any]:
+    """Return what is said of k flips of n with so many ties, whichever class, slice and level they are of."""
     k, n, tied = int(row["k"]), int(row["n"]), int(row["tied"])
     upper = upper_bound(k + tied, n, alpha, sequential=gate.sequential)
     passed, failed = upper <= gate.max_sar, p_fail <= alpha
-    item: dict[str, Any] = {name: row[name] for name in ("class", "slice", "level") if name in row}
-    item |= {"k": k, "n": n, "tied": tied, "rate": k / n, "upper": upper}
+    item: dict[str, Any] = {"k": k, "n": n, "tied": tied, "rate": k / n, "upper": upper}
     item |= {"lower": lower_bound(k, n, alpha, sequential=gate.sequential), "p_above_holm": p_fail}
     item |= {"slices": int(row["slices"])}
     item["verdict"] = "pass" if passed else "fail" if failed else "inconclusive"

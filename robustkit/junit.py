@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from robustkit.files import atomic_path
+from robustkit.gates import EXIT_CODES, judged
 
 SUITE = "robustkit"
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -59,12 +61,23 @@ def _properties(suite: ET.Element, summary: Mapping[str, Any]) -> None:
 def _items(summary: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     """Yield every judged item, then every class and level that the gate does not speak of."""
     gate = summary.get("gate") or {}
-    judged = gate.get("evidence", [])
-    yield from judged
-    seen = {(item["class"], item["level"]) for item in judged}
+    listed = gate.get("evidence", [])
+    yield from listed
+    yield from _unlisted(gate)
+    seen = {(part["class"], part["level"]) for part in judged(gate)["parts"]} if gate else set()
     for row in summary["sar"]:
         if (row["class"], row["level"]) not in seen:
             yield {**row, "verdict": _unjudged(row, gate)}
+
+
+def _unlisted(gate: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield for each class, level and verdict how many slices more a gate judged than its evidence lists."""
+    listed = Counter((item["class"], item["level"], item["verdict"]) for item in gate.get("evidence", []))
+    for part in judged(gate)["parts"] if gate else []:
+        for verdict in EXIT_CODES:
+            more = part[verdict] - listed[part["class"], part["level"], verdict]
+            if more:
+                yield {"class": part["class"], "level": part["level"], "verdict": verdict, "more": more}
 
 
 def _unjudged(row: Mapping[str, Any], gate: Mapping[str, Any]) -> str:
@@ -78,6 +91,7 @@ def _case(suite: ET.Element, item: Mapping[str, Any], summary: Mapping[str, Any]
     """Append one test case; returns its verdict."""
     unit = summary["unit"]
     where = f", slice {item['slice']}" if item.get("slice") else ""
+    where = f", {item['more']} more slices: {item['verdict']}" if "more" in item else where
     case = ET.SubElement(
         suite,
         "testcase",
@@ -102,6 +116,8 @@ def _message(item: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     if item["verdict"] == "not judged":
         return f"{_counts(item)}; reported only, the gate does not speak of it"
     limit = f"limit {summary['gate']['max_sar']:.4g}"
+    if "more" in item:
+        return f"{_counts(item)}: {'above' if item['verdict'] == 'fail' else 'undecided at'} the {limit}"
     if item["verdict"] == "fail":
         return f"{_counts(item)}: lower bound {item['lower']:.4g} above the {limit}"
     more = item.get("more_needed")
@@ -110,6 +126,8 @@ def _message(item: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
 
 
 def _counts(item: Mapping[str, Any]) -> str:
+    if "more" in item:
+        return f"{item['more']} slices less clear than those that are listed one by one"
     tied = f", {item['tied']} tied" if item.get("tied") else ""
     return f"SAR {item['k']}/{item['n']} = {item['rate']:.4g}{tied}"
 

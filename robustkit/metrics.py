@@ -7,7 +7,7 @@ counts as no change: it is in n, on the diagonal of the CMR, and reported.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robustkit.stats.intervals import METHODS
 
@@ -42,16 +42,34 @@ def sar(
         `by`, only the classes that occur.
     """
     order = class_order(results, classes)
+    table = flip_counts(results, by)
+    if not by:
+        table = _fill(table, {"class": order})
+    table = with_interval(table, "k", confidence, interval)
+    table = _ordered(table, {"class": order}, [*CASE, *by, "class", "level"])
+    return table[[*CASE, *by, "class", "level", "k", "n", "rate", "low", "high", "tied"]]
+
+
+def flip_counts(results: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+    """Return what `sar` makes rates of: k, n and tied per case, `by`, class and level that occur, sorted by these."""
     cells = count_cells(results, by)
     changed = cells["clean"] != cells["noisy"]
     keys = [*CASE, *by, "clean", "level"]
     cells = cells.assign(k=cells["count"].where(changed, 0), n=cells["count"])
-    table = cells.groupby(keys, sort=True, as_index=False, observed=True)[["k", "n", "tied"]].sum()
-    if not by:
-        table = _fill(table, {"clean": order})
-    table = _with_interval(table, "k", confidence, interval).rename(columns={"clean": "class"})
-    table = _ordered(table, {"class": order}, [*CASE, *by, "class", "level"])
-    return table[[*CASE, *by, "class", "level", "k", "n", "rate", "low", "high", "tied"]]
+    table: pd.DataFrame = cells.groupby(keys, sort=True, as_index=False, observed=True)[["k", "n", "tied"]].sum()
+    return table.rename(columns={"clean": "class"})
+
+
+def condense(results: pd.DataFrame) -> pd.DataFrame:
+    """Return counts per case, level, clean, noisy and tied: all that `sar` and `cmr` need of a table, without `by`.
+
+    Parts of a table, condensed and joined, are the table condensed once they are condensed again.
+    """
+    import pandas as pd
+
+    keys = [*CASE, "level", "clean", "noisy", "tied"]
+    counts: Any = results.groupby(keys, as_index=False, observed=True, dropna=False)["count"].sum()
+    return pd.DataFrame(counts)
 
 
 def cmr(
@@ -78,7 +96,7 @@ def cmr(
     table = cells.groupby(keys, sort=True, as_index=False, observed=True)[["count", "tied"]].sum()
     table = _fill(table, {"clean": order, "noisy": order})
     table["n"] = table.groupby(keys[:-1], observed=True)["count"].transform("sum")
-    table = _with_interval(table, "count", confidence, interval)
+    table = with_interval(table, "count", confidence, interval)
     table = _ordered(table, {"clean": order, "noisy": order}, keys)
     return table[[*keys, "count", "n", "rate", "low", "high", "tied"]]
 
@@ -119,7 +137,8 @@ def _fill(table: pd.DataFrame, axes: dict[str, list[str]]) -> pd.DataFrame:
     return full
 
 
-def _with_interval(table: pd.DataFrame, successes: str, confidence: float, interval: str) -> pd.DataFrame:
+def with_interval(table: pd.DataFrame, successes: str, confidence: float, interval: str) -> pd.DataFrame:
+    """Return a table of counts with rate, low and high of `successes` in n; NaN where n is 0."""
     k, n = table[successes].to_numpy(), table["n"].to_numpy()
     low, high = METHODS[interval](k, n, confidence)
     table = table.assign(rate=k / table["n"].where(n > 0), low=low, high=high)

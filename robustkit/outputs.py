@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robustkit import audit, files, registry, rundir
-from robustkit.centre import centre_warnings
+from robustkit import files, registry, results, rundir
+from robustkit.gathering import Facts
 from robustkit.models import hash_file
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ MAPS = 100
 
 
 def summarise(
-    table: pd.DataFrame,
-    told: Sequence[Mapping[str, Any]],
+    table: Iterable[pd.DataFrame],
+    facts: Facts,
     plan: Mapping[str, Any],
     classes: Sequence[str],
     confidence: float,
@@ -39,45 +39,38 @@ def summarise(
     from robustkit.summary import build
 
     built_in = {"sar", "cmr"}
-    unanchored = [r["story"]["slice"] for r in told if not r["story"].get("anchored", True)]
+    unit = facts.units[0]
     summary = build(
         table,
         model=plan["model"]["name"],
         noise=plan["noise"],
-        unit=told[0]["story"]["unit"],
+        unit=unit,
         classes=list(classes),
         levels=plan["levels"],
         n=plan["n"],
         seed=plan["seed"],
         confidence=confidence,
         gate=gate,
-        null_audit=audit.merge_null_audits(record["null"] for record in told),
+        null_audit=facts.null,
         metrics={name: m for name, m in registry.default().metrics().items() if name not in built_in},
         refits=refits,
         interval=interval,
         simultaneous=simultaneous,
-        withhold_lowest=UNANCHORED.format(len(unanchored)) if unanchored else "",
+        withhold_lowest=UNANCHORED.format(facts.unanchored) if facts.unanchored else "",
     )
-    told_of = [record["story"] for record in told]
-    summary["warnings"] += centre_warnings(told_of, plan["levels"], told_of[0]["unit"])
-    summary["noise_source"] = sorted({record["story"]["source"] for record in told})
-    summary["clean_source"] = sorted({record["story"]["clean"]["from"] for record in told})
-    return summary
+    summary["warnings"] += facts.centres.warnings(plan["levels"], unit)
+    return summary | {"noise_source": list(facts.sources), "clean_source": list(facts.cleans)}
 
 
 def write_results(
-    directory: rundir.RunDir,
-    table: pd.DataFrame,
-    summary: Mapping[str, Any],
-    told: Sequence[Mapping[str, Any]],
+    directory: rundir.RunDir, table: results.Blocks, summary: Mapping[str, Any], stories: Iterable[Mapping[str, Any]]
 ) -> None:
-    """Write results.parquet, summary.json, noise.json and noise.npz, junit.xml."""
-    from robustkit import junit, results
+    """Write summary.json, noise.json and noise.npz, junit.xml; the table, made whole before, moves to its place."""
+    from robustkit import junit
 
     path = directory.path
-    results.write(table, path / "results.parquet")
     files.write_json(path / "summary.json", summary)
-    files.write_json(path / "noise.json", [record["story"] for record in told])
+    files.write_json_list(path / "noise.json", stories)
     maps = {}
     for case in directory.plan["cases"][:MAPS]:
         record = directory.case_path(case)
@@ -87,6 +80,7 @@ def write_results(
     with files.atomic_stream(path / "noise.npz") as stream:
         np.savez_compressed(stream, **maps)  # type: ignore[arg-type]
     junit.write(summary, path / "junit.xml")
+    table.path.replace(path / table.path.name)
 
 
 def provenance(
@@ -112,14 +106,12 @@ def provenance(
     }
 
 
-def finished(directory: rundir.RunDir, asked: Mapping[str, Any]) -> tuple[dict[str, Any], pd.DataFrame] | None:
-    """Return summary and table of a run that was finished with the same questions and is whole; else None.
+def finished(directory: rundir.RunDir, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the summary of a run that was finished with the same questions and is whole; else None.
 
     What a kill left undone after the results were written, the report and the tidying, is done.
     """
     import json
-
-    from robustkit import results
 
     path = directory.path
     if not (path / "run.json").exists():
@@ -130,10 +122,9 @@ def finished(directory: rundir.RunDir, asked: Mapping[str, Any]) -> tuple[dict[s
         (path / name).is_file() and hash_file(path / name) == known for name, known in recorded["files"].items()
     ):
         return None
-    summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-    table = results.read(path / "results.parquet")
+    summary: dict[str, Any] = json.loads((path / "summary.json").read_text(encoding="utf-8"))
     finish(directory)
-    return summary, table
+    return summary
 
 
 def finish(directory: rundir.RunDir) -> None:

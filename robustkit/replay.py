@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robustkit import audit, cases, files, outputs, results, run, rundir
+from robustkit import audit, cases, files, gathering, outputs, results, run, rundir
 from robustkit.acquisition import dose_of
 from robustkit.errors import UsageError
 from robustkit.models import ModelRef, refer
@@ -58,14 +58,16 @@ def replay_scans(
     with rundir.locked(path):
         directory = rundir.start(path, plan, resume=False)
         told = [_score_source(classifier, source, batch) for source in sources]
-        floor = audit.tie_limit(audit.merge_null_audits(t["null"] for t in told))
-        table = _table(directory, sources, told, classifier.classes, floor)
-        summary = outputs.summarise(table, told, plan, classifier.classes, confidence, gate)
-        outputs.write_results(directory, table, summary, told)
+        facts = gathering.Facts.of(told)
+        table = results.Blocks(directory.shards / gathering.TABLE)
+        with results.writer(table.path) as write:
+            write(_table(directory, sources, told, classifier.classes, audit.tie_limit(facts.null)))
+        summary = outputs.summarise(table, facts, plan, classifier.classes, confidence, gate)
+        outputs.write_results(directory, table, summary, (record["story"] for record in told))
         elapsed = time.monotonic() - started
         files.write_json(path / "run.json", outputs.provenance(directory, command, asked, elapsed))
         outputs.finish(directory)
-    return run.Outcome(summary, table, path, exit_code(summary))
+    return run.Outcome(summary, path, exit_code(summary))
 
 
 def compare_runs(run_a: Path, run_b: Path, *, margin: str | None = None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,7 @@ def conform(results: pd.DataFrame) -> pd.DataFrame:
 
 ROW_LIMIT = 500_000
 """Rows above which a run keeps counts, and its flips in a ledger of their own."""
-GROUP = 100_000
+GROUP = 25_000
 """Rows gathered before they are written, as one row group."""
 COUNTED = ("run", "model", "noise", "slice", "group", "label", "unit", "level", "clean", "noisy", "tied")
 
@@ -78,7 +79,10 @@ def write(results: pd.DataFrame, path: Path) -> None:
 
 @contextmanager
 def writer(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
-    """Yield a function that appends rows to a table too large for memory; the file is whole or not there."""
+    """Yield a function that appends rows to a table too large for memory; the file is whole or not there.
+
+    What one call appends is not cut: a row group holds it whole.
+    """
     import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -94,7 +98,8 @@ def writer(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
             def flush() -> None:
                 if waiting:
                     rows = conform(pd.concat(waiting, ignore_index=True))
-                    stream.write_table(pa.Table.from_pandas(rows, schema=schema, preserve_index=False))
+                    made = pa.Table.from_pandas(rows, schema=schema, preserve_index=False)
+                    stream.write_table(made, row_group_size=len(rows))
                     waiting.clear()
 
             def write(rows: pd.DataFrame) -> None:
@@ -107,24 +112,55 @@ def writer(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
             flush()
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """A table on disk as `writer` wrote it, block by block: as often as one likes, one block in memory at a time."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[pd.DataFrame]:
+        with _opened(self.path) as stream:
+            if stream.metadata.num_rows == 0:
+                yield conform(stream.read().to_pandas())
+            for number in range(stream.num_row_groups):
+                yield conform(stream.read_row_group(number).to_pandas())
+
+
 def pieces(path: Path) -> Iterator[pd.DataFrame]:
-    """Yield a table piece by piece, at least one; DataError as `read` raises it."""
+    """Yield a table piece by piece, at least one, whoever wrote it; DataError as `read` raises it."""
     import pyarrow as pa
+
+    with _opened(path) as stream:
+        if stream.metadata.num_rows == 0:
+            yield conform(stream.read().to_pandas())
+        for batch in stream.iter_batches(batch_size=GROUP):
+            yield conform(pa.Table.from_batches([batch]).to_pandas())
+
+
+def distinct(path: Path, column: str) -> set[str]:
+    """Return the texts that a column of a table holds, each once; DataError as `read` raises it."""
+    import pyarrow.compute as pc
+
+    found: set[str] = set()
+    with _opened(path) as stream:
+        for batch in stream.iter_batches(batch_size=GROUP, columns=[column]):
+            found.update(pc.unique(batch[column]).to_pylist())
+    return found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a table that has the schema's columns; DataError as `read` raises it, whenever it cannot be read."""
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as stream:
-            if stream.metadata.num_rows == 0:
-                yield conform(stream.read().to_pandas())
-            for batch in stream.iter_batches(batch_size=GROUP):
-                yield conform(pa.Table.from_batches([batch]).to_pandas())
+            missing = [name for name in COLUMNS if name not in stream.schema_arrow.names]
+            if missing:
+                raise KeyError(f"results table lacks {', '.join(missing)}")
+            yield stream
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(path, error) from error
-
-
-def runs(path: Path) -> set[str]:
-    """Return the ids of the runs whose rows a table holds."""
-    return {name for part in pieces(path) for name in part["run"].unique()}
 
 
 def read(path: Path) -> pd.DataFrame:

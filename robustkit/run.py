@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,12 +50,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an audit found: the machine contract, the table, where it lies, and the exit code."""
+    """What an audit found: the machine contract, where it lies, the exit code; the table, read when it is wanted."""
 
     summary: dict[str, Any]
-    table: pd.DataFrame
     run_dir: Path
     exit_code: int
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Return the whole of results.parquet; `robustkit.results.pieces` reads one too large for memory."""
+        return results.read(self.run_dir / "results.parquet")
 
 
 def audit_model(
@@ -142,23 +147,24 @@ def audit_model(
         directory = rundir.start(path, plan, resume=resume)
         before = outputs.finished(directory, questions)
         if before is not None:
-            return _outcome(*before, path)
+            return _outcome(before, path)
         files.write_json(path / "run.json", outputs.provenance(directory, command, questions))
         for drawn in looks(n) if until_decided else [n]:
             work_off(directory, sources, choice, reference, drawn, work_map, progress)
             found = gathering.gather(directory, drawn, classes, keep=max(1, keep_noisy))
             asked = ({**plan, "n": drawn}, classes, confidence, gate)
-            summary = outputs.summarise(found.table, found.told, *asked, **shown)
+            summary = outputs.summarise(found.table, found.facts, *asked, **shown)
             if until_decided and summary["gate"]["verdict"] != "inconclusive":
                 break
         if total:
-            told = found.told
-            refits = uncertainty.jackknife(directory, sources, choice, reference, told, drawn, work_map)
-            summary = outputs.summarise(found.table, told, *asked, refits, **shown)
-            summary |= uncertainty.stated(summary, told, sources, drawn)
+            facts = found.facts
+            refits = uncertainty.jackknife(directory, sources, choice, reference, facts.answers, drawn, work_map)
+            summary = outputs.summarise(found.table, facts, *asked, refits, **shown)
+            summary |= uncertainty.stated(summary, facts, sources, drawn)
         if found.counts_only:
             summary["warnings"].append(COUNTS_ONLY.format(results.ROW_LIMIT))
-        outputs.write_results(directory, found.table, summary, found.told)
+        stories = (record["story"] for record in gathering.case_records(directory))
+        outputs.write_results(directory, found.table, summary, stories)
         flips = (plan, sources, choice, reference, found.flips)
         write_gallery(path, *flips, patients=gallery, command=command)
         if keep_noisy:
@@ -166,13 +172,13 @@ def audit_model(
         elapsed = time.monotonic() - started
         files.write_json(path / "run.json", outputs.provenance(directory, command, questions, elapsed))
         outputs.finish(directory)
-    return _outcome(summary, found.table, path)
+    return _outcome(summary, path)
 
 
-def _outcome(summary: dict[str, Any], table: pd.DataFrame, path: Path) -> Outcome:
+def _outcome(summary: dict[str, Any], path: Path) -> Outcome:
     from robustkit.summary import exit_code
 
-    return Outcome(summary, table, path, exit_code(summary))
+    return Outcome(summary, path, exit_code(summary))
 
 
 def check_levels(levels: Iterable[float], n: int, seed: int, batch: int) -> list[float]:
@@ -274,28 +280,31 @@ def work_off(
     progress: Progress | None,
 ) -> None:
     """Do what is missing on disk; RobustkitError names the cases that no worker could finish."""
-    pairs = list(zip(directory.plan["cases"], sources, strict=True))
-    cut = engine.parts(work_map, len(pairs))
+    planned = directory.plan["cases"]
+    cut = engine.parts(work_map, len(planned))
     travels, done = directory.light(), directory.done()
 
     def tasks() -> Iterator[Task]:
-        for case, source in pairs:
+        for case, source in zip(planned, sources, strict=True):
             recorded = directory.case_path(case).name in done
             for part in _cut(directory.missing(case, n, done), cut):
                 if part or not recorded:
                     yield Task(travels, case, source, choice, model, tuple(part))
             spill.forget()
 
-    failures = []
-    with _watch(directory, len(pairs) * n * len(directory.plan["levels"]), progress):
+    failures, told = 0, []
+    with _watch(directory, len(planned) * n * len(directory.plan["levels"]), progress):
         for task, error in work_map(do_task, tasks()):
             if error is not None:
-                failures.append(f"slice {task.case['slice']}: {_told(error)}")
+                failures += 1
+                told += [f"slice {task.case['slice']}: {_told(error)}"] if failures <= FAILURES_TOLD else []
     if failures:
-        told = "; ".join(failures[:FAILURES_TOLD]) + ("; ..." if len(failures) > FAILURES_TOLD else "")
-        raise RobustkitError(f"{len(failures)} tasks failed, the rest is kept ({told}); run again with --resume")
+        more = "; ..." if failures > FAILURES_TOLD else ""
+        raise RobustkitError(
+            f"{failures} tasks failed, the rest is kept ({'; '.join(told)}{more}); run again with --resume"
+        )
     there = directory.done()
-    if any(directory.missing(case, n, there) for case, _ in pairs):
+    if any(directory.missing(case, n, there) for case in planned):
         raise RobustkitError(
             "workers wrote shards that are not seen here: with workers on other machines, --out must lie on a file "
             "system that all of them share, under the same path"
@@ -394,7 +403,7 @@ def _watch(directory: rundir.RunDir, total: int, progress: Progress | None) -> A
     per_shard = rundir.SHARD * len(directory.plan["levels"])
 
     def count() -> int:
-        shards = sum(1 for name in directory.done() if not name.startswith(".") and "-case-" not in name)
+        shards = sum("-case-" not in name for name in directory.names())
         return min(shards * per_shard, total)
 
     @contextmanager

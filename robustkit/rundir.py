@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,36 @@ def versions(names: Sequence[str] = NUMERICAL) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
+class Names:
+    """Names of shards and case records, each by the hash in it: eight bytes a name, in order."""
+
+    keys: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Names:
+        """Return the names, as they come."""
+        return cls(np.sort(np.fromiter(map(_key, names), np.uint64)))
+
+    def __contains__(self, name: object) -> bool:
+        key = np.uint64(_key(str(name)))
+        at = int(np.searchsorted(self.keys, key))
+        return at < len(self.keys) and bool(self.keys[at] == key)
+
+
+ENDING = ".npz"
+_HEX = 16
+
+
+def _key(name: str) -> int:
+    """Return the number that the hash in the name of a shard or case record is; 0 where there is none."""
+    digits = name.removesuffix(ENDING)[-_HEX:]
+    try:
+        return int(digits, 16)
+    except ValueError:
+        return 0
+
+
+@dataclass(frozen=True)
 class RunDir:
     """A run directory and the plan it was made for."""
 
@@ -83,9 +113,14 @@ class RunDir:
         names = ("version", "model", "noise", "settings", "levels", "seed", "batch", "versions")
         return [{name: self.plan[name] for name in names}, case]
 
-    def done(self) -> frozenset[str]:
+    def names(self) -> Iterator[str]:
+        """Yield the names of the shards and case records on disk, by one listing."""
+        with os.scandir(self.shards) as entries:
+            yield from (e.name for e in entries if e.name.endswith(ENDING) and not e.name.startswith("."))
+
+    def done(self) -> Names:
         """Return the names of the shards and case records on disk, by one listing."""
-        return frozenset(os.listdir(self.shards))
+        return Names.of(self.names())
 
     def missing(self, case: Mapping[str, Any], n: int, done: Container[str] | None = None) -> list[tuple[int, int]]:
         """Return the ranges of realizations below `n` that are not on disk yet (not among `done`, if given)."""

@@ -19,7 +19,7 @@ from robustkit.errors import DataError
 T = TypeVar("T", bound=np.generic)
 EXTENT = 1 << 28
 """Bytes mapped at once; an array that is larger has a mapping of its own."""
-BUDGET = 1 << 26
+BUDGET = 1 << 25
 """Bytes of images that stay in memory before the rest is laid down."""
 ALIGN = 64
 
@@ -42,10 +42,9 @@ class Store:
 
     def reserve(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], int]:
         """Return an array of zeros on disk and where it begins in the file; `fill` gives it its values."""
-        count = int(np.prod(shape))
-        offset = self._place(count * dtype.itemsize)
+        offset = self._place(int(np.prod(shape)) * dtype.itemsize)
         start = offset - self._begins
-        return np.frombuffer(self.maps[-1], dtype, count, start).reshape(shape), offset
+        return np.ndarray(shape, dtype, self.maps[-1], start), offset  # one object, where a view of a view takes three
 
     def fill(self, reserved: tuple[NDArray[Any], int], data: Any, at: int) -> None:
         """Write bytes into a reserved array, `at` bytes from its begin."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from robustkit import stats
+import numpy as np
+
+from robustkit import slices, stats
 from robustkit.errors import UsageError
 from robustkit.gates import EXIT_CODES, Gate, judge, passes
-from robustkit.metrics import cmr, sar
+from robustkit.metrics import cmr, condense, sar
 from robustkit.plain import plain
 from robustkit.stats.intervals import METHODS
 from robustkit.verdict import MANY_SLICES, at_level, slice_warnings, verdict_sentence, warnings
@@ -24,10 +26,11 @@ DEFAULT_LIMIT = 0.05
 THRESHOLDS = (0.01, 0.05, 0.10, 0.50)
 """Rates for which the level that reaches them is looked up on the dose curve."""
 OWN_METRICS = ("sar", "cmr")
+BY_SLICE = ["slice", "group", "class", "level", "k", "n", "rate", "low", "high", "tied"]
 
 
 def build(
-    results: pd.DataFrame,
+    results: pd.DataFrame | Iterable[pd.DataFrame],
     *,
     model: str,
     noise: str,
@@ -49,12 +52,14 @@ def build(
 
     Parameters
     ----------
-    results : the results table; rows of measured scans in a simulated run become `measured`.
+    results : the results table, or blocks of it that may be gone through more than once, each of whole slices: what is
+        found does not depend on the blocks. Rows of measured scans in a simulated run become `measured`.
     model, noise, unit, classes, levels, n, seed : what was asked. n is realizations a slice and level.
     confidence, interval : of the two-sided intervals ("clopper-pearson", or "wilson" for reading). Bounds of the gate
         and of the lowest passing level are one-sided and exact whatever `interval` is.
     gate : the limit to judge, None for no verdict. null_audit : the numerical floor, passed through.
-    metrics : further metrics by name. One that raises is recorded as {"error": ...} with a warning.
+    metrics : further metrics by name; they are given the whole table. One that raises is recorded as {"error": ...}
+        with a warning.
     simultaneous : add Bonferroni intervals over all classes and levels (low_simultaneous, high_simultaneous).
     refits : counts of every leave-one-scan-out refit, columns class, level, k, n: adds total_low and total_high.
     withhold_lowest : the reason why no lowest passing level may be stated (a simulation tied to no measured noise).
@@ -67,15 +72,19 @@ def build(
     ------
     UsageError : the gate asks for a class or level that was not audited, or the interval has an unknown name.
     """
+    import pandas as pd
+
     check_interval(interval)
-    audited, measured = _split(results, noise)
+    blocks: Iterable[pd.DataFrame] = [results] if isinstance(results, pd.DataFrame) else results
+    audited, measured, parts = _reduced(blocks, noise)
     table = sar(audited, confidence=confidence, interval=interval, classes=classes)
     order = list(dict.fromkeys([*classes, *table["class"]]))
-    by_slice = sar(audited, confidence=confidence, interval=interval, classes=order, by=("slice", "group"))
+    by_slice = slices.joined(parts, order)
+    parts.clear()
     limit = gate.max_sar if gate else DEFAULT_LIMIT
     sequential = bool(gate and gate.sequential)
     items = _items(table, by_slice, sequential=sequential)
-    extra, problems = _other_metrics(audited, metrics or {})
+    extra, problems = _other_metrics(blocks, noise, metrics or {})
     found: dict[str, Any] = {
         "schema": SCHEMA,
         "model": model,
@@ -96,8 +105,10 @@ def build(
         "null_audit": dict(null_audit or {}),
         "ties": int(table["tied"].sum()),
     }
-    shared = _of_shared_classes(by_slice)
-    found |= _by_slice(shared, confidence)
+    shared = slices.of_shared_classes(by_slice)
+    if len(shared):
+        worst = slices.as_told(slices.of_most(shared, MANY_SLICES), confidence, interval)
+        found |= {"by_slice": _records(worst[BY_SLICE]), "clusters": slices.clusters(shared, confidence)}
     if len(measured):
         found["measured"] = _records(sar(measured, confidence=confidence, interval=interval, classes=order))
     found["warnings"] = problems + warnings(found) + slice_warnings(found["gate"], unit, shared)
@@ -119,6 +130,20 @@ def exit_code(summary: Mapping[str, Any]) -> int:
     return EXIT_CODES[gate["verdict"]] if gate else 0
 
 
+def _reduced(blocks: Iterable[pd.DataFrame], noise: str) -> tuple[pd.DataFrame, pd.DataFrame, list[pd.DataFrame]]:
+    """Return all that is asked of a table, without the table: counts of audited and measured rows, and its slices."""
+    import pandas as pd
+
+    kept: tuple[list[pd.DataFrame], list[pd.DataFrame]] = ([], [])
+    parts = []
+    for block in blocks:
+        audited, measured = _split(block, noise)
+        for mine, rows in zip(kept, (audited, measured), strict=True):
+            mine[:] = [condense(pd.concat([*mine, condense(rows)], ignore_index=True))]
+        parts.append(slices.counted(audited))
+    return kept[0][0], kept[1][0], parts
+
+
 def _split(results: pd.DataFrame, noise: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     is_measured = (results["noise"] == "measured") & (noise != "measured")
     return results[~is_measured], results[is_measured]
@@ -126,13 +151,16 @@ def _split(results: pd.DataFrame, noise: str) -> tuple[pd.DataFrame, pd.DataFram
 
 def _items(table: pd.DataFrame, by_slice: pd.DataFrame, *, sequential: bool) -> pd.DataFrame:
     """Return what a gate judges: class and level; slice by slice where the sample size followed the results."""
-    slices = by_slice.groupby("class", observed=True)["slice"].nunique()
     if not sequential:
-        return table.assign(slices=table["class"].map(slices).fillna(1).astype("int64"))
+        shared_by = table["class"].map(slices.per_class(by_slice)).fillna(1)
+        return table.assign(slices=shared_by.astype("int64"))
     import pandas as pd
 
+    items = by_slice.assign(slices=np.int8(1))
     untested = table[table["n"] == 0]
-    return pd.concat([by_slice, untested], ignore_index=True).assign(slices=1)
+    if untested.empty:
+        return items
+    return pd.concat([items, untested.assign(slices=1).reindex(columns=items.columns).astype(items.dtypes)])
 
 
 def _sar_records(
@@ -186,9 +214,9 @@ def _sequence(tested: pd.DataFrame, limit: float, alpha: float, unit: str, seque
 
     def level_passes(level: float) -> bool:
         rows = tested[tested["level"] == level]
+        kinds, _ = slices.distinct(rows, ("k", "tied", "n"))
         return all(
-            passes(k + tied, n, limit, alpha, sequential=sequential)
-            for k, tied, n in zip(rows["k"], rows["tied"], rows["n"], strict=True)
+            passes(k + tied, n, limit, alpha, sequential=sequential) for k, tied, n in kinds.itertuples(index=False)
         )
 
     last = stats.fixed_sequence([level_passes(level) for level in levels])
@@ -213,49 +241,21 @@ def _thresholds(table: pd.DataFrame, limit: float, confidence: float, unit: str)
     return found
 
 
-def _of_shared_classes(by_slice: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of classes that several slices share."""
-    return by_slice[by_slice.groupby("class", observed=True)["slice"].transform("nunique") > 1]
+def _other_metrics(
+    blocks: Iterable[pd.DataFrame], noise: str, metrics: Mapping[str, Metric]
+) -> tuple[dict[str, Any], list[str]]:
+    """Run every further metric on its own copy of the whole table; one that fails is named and stops nothing."""
+    import pandas as pd
 
-
-def _by_slice(shared: pd.DataFrame, confidence: float) -> dict[str, Any]:
-    """`by_slice` and `clusters` where several slices share a class; nothing otherwise."""
-    if shared.empty:
-        return {}
-    clusters = [
-        {"class": name, "level": level} | _cluster(part, confidence)
-        for (name, level), part in shared.groupby(["class", "level"], sort=False, observed=True)
-    ]
-    worst = shared.groupby("slice", sort=False, observed=True)["rate"].max().nlargest(MANY_SLICES).index
-    columns = ["slice", "group", "class", "level", "k", "n", "rate", "low", "high", "tied"]
-    return {"by_slice": _records(shared[shared["slice"].isin(worst)][columns]), "clusters": clusters}
-
-
-def _cluster(part: pd.DataFrame, confidence: float) -> dict[str, Any]:
-    """Interval over patients or objects where every slice names its own, else over slices."""
-    named = bool((part["group"].fillna("") != "").all())
-    counts = part.groupby("group" if named else "slice", observed=True)[["k", "n"]].sum()
-    result = stats.cluster_bootstrap(counts["k"], counts["n"], confidence)
-    return {
-        "unit": "group" if named else "slice",
-        "clusters": result.clusters,
-        "rate": result.rate,
-        "low": result.interval.low,
-        "high": result.interval.high,
-        "excluded_share": result.excluded_share,
-        "reason": result.reason,
-    }
-
-
-def _other_metrics(results: pd.DataFrame, metrics: Mapping[str, Metric]) -> tuple[dict[str, Any], list[str]]:
-    """Run every further metric on its own copy of the table; one that fails is named and stops nothing."""
     found: dict[str, Any] = {}
     problems = []
-    for name, metric in metrics.items():
-        if name in OWN_METRICS:
-            continue
+    asked = {name: metric for name, metric in metrics.items() if name not in OWN_METRICS}
+    parts = [_split(block, noise)[0] for block in blocks] if asked else []
+    whole = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True) if parts else None
+    for name, metric in asked.items():
+        assert whole is not None
         try:
-            found[name] = _records(metric(results.copy()))
+            found[name] = _records(metric(whole.copy()))
         except (Exception, SystemExit) as error:  # a stranger's code may raise anything
             found[name] = {"error": f"{type(error).__name__}: {error}"}
             problems.append(f"metric {name!r} failed and was left out: {type(error).__name__}: {error}")

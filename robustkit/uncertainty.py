@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 from robustkit import audit, cases, engine, files, registry, rundir
 from robustkit.errors import DataError, RobustkitError, UsageError
+from robustkit.gates import judged
+from robustkit.gathering import Facts
 from robustkit.models import ModelRef
 from robustkit.seeding import draws
 from robustkit.types import Classifier, RepeatScans
@@ -129,7 +131,7 @@ def jackknife(
     sources: Sequence[cases.Source],
     choice: cases.NoiseChoice,
     model: ModelRef,
-    told: Sequence[Mapping[str, Any]],
+    answers: Sequence[int],
     n: int,
     work_map: engine.Map,
 ) -> pd.DataFrame:
@@ -137,7 +139,7 @@ def jackknife(
 
     Parameters
     ----------
-    directory, sources, choice, model : of the run. told : its case records, whose answers the refits are held to.
+    directory, sources, choice, model : of the run. answers : its classes without noise, which refits are held to.
     n : realizations of the run; a refit draws `realizations(n)` of them.
     work_map : where the refits are done. What is on disk already is not done again.
 
@@ -151,7 +153,6 @@ def jackknife(
     RobustkitError : refits that no worker could finish.
     """
     groups = group_count(sources)
-    answers = [int(np.argmax(record["probabilities"])) for record in told]
     tasks = [
         _task(directory, case, source, choice, model, answer, n, groups)
         for case, source, answer in zip(directory.plan["cases"], sources, answers, strict=True)
@@ -175,21 +176,19 @@ def realizations(n: int) -> int:
     return max(FEWEST, min(n, REALIZATIONS))
 
 
-def stated(
-    summary: Mapping[str, Any], told: Sequence[Mapping[str, Any]], sources: Sequence[cases.Source], n: int
-) -> dict[str, Any]:
+def stated(summary: Mapping[str, Any], facts: Facts, sources: Sequence[cases.Source], n: int) -> dict[str, Any]:
     """Return what a summary with total intervals says of them: `total` (refits and realizations), and warnings."""
     total = {"refits": group_count(sources), "n": realizations(n)}
-    return {"total": total, "warnings": [*summary["warnings"], *_remarks(summary, told)]}
+    return {"total": total, "warnings": [*summary["warnings"], *_remarks(summary, facts)]}
 
 
-def _remarks(summary: Mapping[str, Any], told: Sequence[Mapping[str, Any]]) -> list[str]:
+def _remarks(summary: Mapping[str, Any], facts: Facts) -> list[str]:
     found = []
-    if any(record["story"]["clean"].get("k") in (None, 1) for record in told):
+    if facts.single:
         found.append("the total interval holds the noise fit alone: this clean image is not a mean of the repeats")
     gate = summary.get("gate")
     if gate and gate["verdict"] == "pass":
-        passed = {(item["class"], item["level"]) for item in gate["evidence"]}
+        passed = {(part["class"], part["level"]) for part in judged(gate)["parts"]}
         highs = [r.get("total_high", 0.0) for r in summary["sar"] if (r["class"], r["level"]) in passed and r["n"]]
         if max(highs, default=0.0) > gate["max_sar"]:
             found.append(

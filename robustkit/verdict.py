@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from robustkit import stats
-from robustkit.gates import upper_bound
+from robustkit import slices, stats
+from robustkit.gates import judged, upper_bound
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,19 +60,22 @@ def slice_warnings(gate: Mapping[str, Any] | None, unit: str, shared: pd.DataFra
 
     Named are those that are surely above the limit in a class that passes as a whole.
     """
-    slices = shared["slice"].nunique()
+    count = shared["slice"].nunique()
     told = []
-    if slices > MANY_SLICES:
+    if count > MANY_SLICES:
         told.append(
-            f"{slices:,} slices share classes: `by_slice` holds the {MANY_SLICES:,} whose answers changed most, "
+            f"{count:,} slices share classes: `by_slice` holds the {MANY_SLICES:,} whose answers changed most, "
             "results.parquet all of them"
+        )
+    if gate and "judged" in gate:
+        told.append(
+            f"the gate judged {gate['judged']['items']:,} slices and levels: `evidence` lists the "
+            f"{len(gate['evidence']):,} hardest, `judged` counts them all"
         )
     if not gate or shared.empty:
         return told
-    passed = {(item["class"], item["level"]) for item in gate["evidence"] if item["verdict"] == "pass"}
-    rows = shared[[pair in passed for pair in zip(shared["class"], shared["level"], strict=True)]]
-    low = stats.simultaneous(rows["k"], rows["n"], gate["confidence"], "lower").low
-    over = rows[low > gate["max_sar"]]
+    passed = {(part["class"], part["level"]) for part in judged(gate)["parts"] if part["pass"]}
+    over = slices.surely_above(slices.of_pairs(shared, passed), gate["max_sar"], gate["confidence"])
     told += [
         f"class {row['class']} passes at {at_level(row['level'], unit)} as a whole, but its slice "
         f"{row['slice']} alone is above the limit ({row['k']}/{row['n']})"
@@ -89,19 +92,17 @@ def at_level(level: float, unit: str) -> str:
 
 
 def _passed(gate: Mapping[str, Any], unit: str) -> str:
-    evidence = gate["evidence"]
-    bound = max(item["upper"] for item in evidence)
+    evidence, whole = gate["evidence"], judged(gate)
     sure = f"({_percent(gate['confidence'])} sure), within the limit of {_percent(gate['max_sar'])}"
     where, whom = _where(gate, unit), _whom(gate)
-    if not any(item["k"] or item["tied"] for item in evidence):
-        total = sum(item["n"] for item in evidence)
+    if not whole["changed"]:
         return (
-            f"Pass: {where}, noise alone changed none of {total:,} answers; it changes at most {_at_most(bound)} of "
-            f"the answers {whom} {sure}."
+            f"Pass: {where}, noise alone changed none of {whole['images']:,} answers; it changes at most "
+            f"{_at_most(whole['upper'])} of the answers {whom} {sure}."
         )
     most = max(evidence, key=lambda item: (item["rate"], item["upper"]))
     return (
-        f"Pass: {where}, noise alone changes at most {_at_most(bound)} of the answers {whom} {sure}. "
+        f"Pass: {where}, noise alone changes at most {_at_most(whole['upper'])} of the answers {whom} {sure}. "
         f"It changed most in {_told(most, unit)}."
     )
 
@@ -112,7 +113,7 @@ def _whom(gate: Mapping[str, Any]) -> str:
         return f"in class {gate['class']}"
     if not gate["not_tested"]:
         return "in any class"
-    tested = list(dict.fromkeys(str(item["class"]) for item in gate["evidence"]))
+    tested = list(dict.fromkeys(str(part["class"]) for part in judged(gate)["parts"]))
     return f"in class {tested[0]}" if len(tested) == 1 else f"in any of {', '.join(tested[:-1])} and {tested[-1]}"
 
 
@@ -121,7 +122,7 @@ def _failed(gate: Mapping[str, Any], unit: str) -> str:
     worst = max(over, key=lambda item: item["lower"])
     return (
         f"Fail: noise alone changed the answer in {_told(worst, unit)}, above the limit of {_percent(gate['max_sar'])} "
-        f"({_percent(gate['confidence'])} sure).{_others(gate, len(over) - 1, 'slice' in worst)}"
+        f"({_percent(gate['confidence'])} sure).{_others(gate, judged(gate)['fail'] - 1, 'slice' in worst)}"
     )
 
 
@@ -130,7 +131,7 @@ def _others(gate: Mapping[str, Any], over: int, slices: bool) -> str:
     one, many = ("slice", "slices") if slices else ("class", "classes")
     if gate["at"] is None:
         one, many = f"combination of {one} and level", f"combinations of {one} and level"
-    others = len(gate["evidence"]) - 1
+    others = judged(gate)["items"] - 1
     if not over:
         return ""
     if over == others:

@@ -71,7 +71,7 @@ def _check_files(path: Path, hashes: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _check_plan(path: Path, recorded: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Check that run.json was not changed: its plan hashes to its id, and to the id that is in the table."""
     named = rundir.RunDir(path, recorded["plan"]).id
-    owners = results.runs(path / "results.parquet")
+    owners = results.distinct(path / "results.parquet", "run")
     return [
         {"check": "plan by its hash", "ok": named == recorded.get("run")},
         {"check": "table of this plan", "ok": owners == {named}},
@@ -79,7 +79,9 @@ def _check_plan(path: Path, recorded: Mapping[str, Any]) -> list[dict[str, Any]]
 
 
 def _check_summary(path: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
-    from robustkit.metrics import sar
+    import pandas as pd
+
+    from robustkit.metrics import condense, sar
 
     try:
         summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
@@ -87,10 +89,9 @@ def _check_summary(path: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
         same = all(summary[name] == plan[name] for name in ("noise", "seed", "levels"))
     except (OSError, ValueError, KeyError, TypeError):
         return {"check": "summary from table", "ok": False}
-    table = results.read(path / "results.parquet")
-    again = {
-        (row["class"], float(row["level"])): (int(row["k"]), int(row["n"])) for row in sar(table).to_dict("records")
-    }
+    parts = [condense(part) for part in results.pieces(path / "results.parquet")]
+    table = sar(pd.concat(parts, ignore_index=True))
+    again = {(row["class"], float(row["level"])): (int(row["k"]), int(row["n"])) for row in table.to_dict("records")}
     ok = same and all(counted.get(key) == value for key, value in again.items())
     return {"check": "summary from table", "ok": ok}
 

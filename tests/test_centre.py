@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from robustkit.centre import centre_facts, centre_warnings, effective_level, frozen_share
+from robustkit.centre import Centres, centre_facts, effective_level, frozen_share
+
+
+def centre_warnings(stories, levels, unit):
+    found = Centres()
+    for story in stories:
+        found.add(story)
+    return found.warnings(levels, unit)
 
 
 def test_noise_of_the_same_dose_halves_the_dose():

@@ -86,7 +86,8 @@ def test_order_and_interruptions_change_no_bit(asked, tmp_path):
         for path in chance.sample(made, len(made) // 2):
             path.unlink()
     work_off(directory, sources, choice, reference, N, serial, None)
-    table = gathering.gather(directory, N, tuple(reference.load().classes)).table.drop(columns="run")
+    found = gathering.gather(directory, N, tuple(reference.load().classes))
+    table = results.read(found.table.path).drop(columns="run")
     assert str(hash(table.to_csv(index=False, float_format="%.9g"))) == wanted
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 from importlib.metadata import entry_points
 from xml.etree import ElementTree
 
 import numpy as np
-import pandas as pd  # noqa: F401 - loaded once here, not in every run of pytest inside this process
+import pandas as pd
 import pytest
 
 from robustkit.testing import make_slice
 
 pytest_plugins = ["pytester"]
+# pandas and its parquet are loaded once here, not in every run of pytest inside this process: they allow for one only
+pd.DataFrame({"a": [1]}).to_parquet(io.BytesIO())
 
 STAND_IN = """
 import sys, types

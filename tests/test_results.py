@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from robustkit import DataError, files, results
 from robustkit.testing import make_results
@@ -124,3 +127,41 @@ def test_json_refuses_what_json_has_not(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.write_json(tmp_path / "b.json", {"rate": float("nan")})
     assert not (tmp_path / "b.json").exists()
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=40)
+@given(st.lists(VALUES, max_size=6), st.sampled_from([1, 3, 50]), st.sampled_from([None, 1]))
+def test_a_json_list_is_written_and_read_item_by_item(tmp_path_factory, values, piece, indent):
+    path = tmp_path_factory.mktemp("json") / "list.json"
+    files.write_json_list(path, iter(values))
+    assert path.read_text(encoding="utf-8") == json.dumps(values, indent=1) + "\n"
+    path.write_text(json.dumps(values, indent=indent), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "PIECE", piece)
+        assert list(files.read_json_list(path)) == values
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[", "[1", "[1,", "[1 2]", "[,]", '["a', "nothing"])
+def test_what_is_no_whole_json_list_is_a_value_error(tmp_path, text):
+    (tmp_path / "list.json").write_text(text)
+    with pytest.raises(ValueError, match=r".*"):
+        list(files.read_json_list(tmp_path / "list.json"))
+
+
+def test_blocks_hold_what_was_appended_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "GROUP", 4)
+    table = make_results(10)
+    with results.writer(tmp_path / "t.parquet") as write:
+        for start in range(0, len(table), 3):
+            write(table.iloc[start : start + 3])
+    blocks = results.Blocks(tmp_path / "t.parquet")
+    assert {len(block) for block in blocks} <= {6, len(table) % 6}
+    pd.testing.assert_frame_equal(pd.concat(blocks, ignore_index=True), table)
+    assert results.distinct(tmp_path / "t.parquet", "slice") == set(table["slice"])

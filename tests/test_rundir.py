@@ -127,3 +127,18 @@ def test_atomic_write_leaves_nothing_behind_on_failure(tmp_path):
     with pytest.raises(RuntimeError):
         write_half()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_on_disk_are_known_by_the_hash_in_them(tmp_path):
+    directory = rundir.RunDir(tmp_path, plan())
+    directory.shards.mkdir()
+    case = {"slice": "a" * 16, "from": "b"}
+    paths = [directory.case_path(case), *(directory.shard_path(case, *part) for part in rundir.ranges(500))]
+    for path in paths[::2]:
+        path.touch()
+    for name in (".half.npz.tmp.npz", "results.parquet", "x-without-1-of-3-200.json"):
+        (directory.shards / name).touch()
+    found = directory.done()
+    assert [path.name in found for path in paths] == [i % 2 == 0 for i in range(len(paths))]
+    assert len(found.keys) == len(paths[::2])
+    assert directory.missing(case, 500) == rundir.ranges(500)[::2]

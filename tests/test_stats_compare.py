@@ -262,3 +262,10 @@ def test_detectable_difference_has_the_stated_power(p, n1, n2):
 def test_no_detectable_difference_is_left_at_the_border():
     assert isnan(stats.smallest_detectable_difference(0.0, 100, 100).down)
     assert isnan(stats.smallest_detectable_difference(0.5, 3, 3).up)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 4)), min_size=1, max_size=8))
+def test_holm_of_repeated_p_values_need_not_repeat_them(pairs):
+    p, times = (np.array(column) for column in zip(*pairs, strict=True))
+    spread = stats.holm(np.repeat(p, times))
+    assert np.repeat(stats.holm(p, times), times).tolist() == spread.tolist()

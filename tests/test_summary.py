@@ -1,18 +1,20 @@
 """summary.json, the gate's verdict, and junit.xml."""
 
 import json
+from collections import Counter
+from functools import partial
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
 from robustkit import junit, results
 from robustkit.errors import UsageError
-from robustkit.gates import Gate, judge, parse_rate
+from robustkit.gates import Gate, judge, judged, parse_rate
 from robustkit.plain import plain
 from robustkit.stats import clopper_pearson, cluster_bootstrap, simultaneous, total_interval
 from robustkit.summary import build, exit_code
@@ -533,3 +535,85 @@ def test_junit_keeps_to_the_common_form(tmp_path):
     for case in root.iter("testcase"):
         assert float(case.get("time")) == 0
         assert len(case) <= 1
+
+
+LEVELS = (25.0, 50.0)
+
+
+@st.composite
+def tables(draw):
+    """Slices that share classes or not, with groups or without, ties, and now and then measured scans beside them."""
+    chance = np.random.default_rng(draw(st.integers(0, 2**32)))
+    named, measured, n = draw(st.booleans()), draw(st.booleans()), draw(st.sampled_from([1, 40, 600]))
+    parts = []
+    for number in range(draw(st.integers(1, 12))):
+        name, clean = f"{chance.integers(1 << 40):010x}", CLASSES[chance.integers(3)]
+        for noise in ["nps", *["measured"] * measured]:
+            flips = [int(chance.binomial(n, chance.choice([0, 0.004, 0.05]))) for _ in LEVELS]
+            ties = [int(chance.binomial(n - k, 0.01)) for k in flips]
+            cells = [(name, level, clean, k, n, t) for level, k, t in zip(LEVELS, flips, ties, strict=True)]
+            parts.append(rows(*cells, noise=noise, group=f"p{number // 2}" if named else ""))
+    return parts, measured
+
+
+GATES = [None, Gate(0.02), Gate(0.02, sequential=True), Gate(0.1, at=50.0), Gate(0.02, only_class="C", sequential=True)]
+
+
+@pytest.fixture
+def few_resamples(monkeypatch):
+    """Let the bootstrap over slices take a hundredth of its time."""
+    monkeypatch.setattr("robustkit.stats.cluster_bootstrap", partial(cluster_bootstrap, resamples=99))
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(made=tables(), size=st.integers(1, 5), gate=st.sampled_from(GATES))
+@pytest.mark.usefixtures("few_resamples")
+def test_blocks_of_whole_slices_change_nothing(made, size, gate):
+    parts, measured = made
+    each = 1 + measured  # the measured rows of a slice stay with it
+    cut = [pd.concat(parts[i : i + size * each], ignore_index=True) for i in range(0, len(parts), size * each)]
+    asked = {
+        "gate": gate,
+        "levels": LEVELS,
+        "metrics": {"rows": lambda t: t.groupby("slice")["count"].sum().reset_index()},
+    }
+    whole = summarise(pd.concat(parts, ignore_index=True), **asked)
+    assert json.dumps(build(cut, **ASKED, classes=CLASSES, null_audit={"floor": 1e-7}, **asked)) == json.dumps(whole)
+
+
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(made=tables(), gate=st.sampled_from([Gate(0.02, sequential=True), Gate(0.2, sequential=True), Gate(0.02)]))
+@pytest.mark.usefixtures("few_resamples")
+def test_a_gate_that_lists_the_hardest_judges_all(made, gate):
+    table = pd.concat(made[0], ignore_index=True)
+    whole = summarise(table, gate)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("robustkit.gates.LISTED", 3)
+        found = summarise(table, gate)
+    every, some = whole["gate"]["evidence"], found["gate"]["evidence"]
+    assert (found["verdict_sentence"], found["lowest_passing_level"]) == (
+        whole["verdict_sentence"],
+        whole["lowest_passing_level"],
+    )
+    assert {**found["gate"], "evidence": every} == {**whole["gate"], "judged": judged(found["gate"])} or len(every) <= 3
+    assert judged(found["gate"]) == judged(whole["gate"])
+    assert len(some) == min(3, len(every))
+    assert all(item in every for item in some)
+    verdicts = Counter(item["verdict"] for item in every)
+    listed = Counter(item["verdict"] for item in some)
+    if len(every) > 3:
+        assert listed["fail"] == min(3, verdicts["fail"])
+        assert any("lists the 3 hardest" in told for told in found["warnings"])
+        for verdict, bound in (("fail", "lower"), ("inconclusive", "upper"), ("pass", "rate")):
+            chosen = [item[bound] for item in some if item["verdict"] == verdict]
+            assert chosen == sorted((i[bound] for i in every if i["verdict"] == verdict), reverse=True)[: len(chosen)]
+
+
+def test_junit_counts_the_slices_that_the_evidence_leaves_out(tmp_path, monkeypatch):
+    table = rows(*[(f"s{i}", 25, "C", 40 if i < 2 else 0, 1000) for i in range(9)], ("t", 25, "BN", 9, 1000))
+    monkeypatch.setattr("robustkit.gates.LISTED", 4)
+    junit.write(summarise(table, Gate(0.01, sequential=True)), tmp_path / "junit.xml")
+    cases = {case.get("name"): case for case in ET.parse(tmp_path / "junit.xml").getroot().iter("testcase")}
+    assert sum(", slice s" in name or ", slice t" in name for name in cases) == 4
+    assert "SAR of class C at 25 mAs, 6 more slices: pass" in cases
+    assert not any("C at 25" in name and case.find("skipped") is not None for name, case in cases.items())

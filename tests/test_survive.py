@@ -123,7 +123,7 @@ def test_results_that_do_not_fit_are_one_line(asked, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pandas.DataFrame.to_parquet", full)
+        patch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
         with pytest.raises(RobustkitError, match=r"cannot write results.parquet: No space left"):
             run.audit_model(str(folder / "model.onnx"), **common, out=path)
     assert len(shards(path)) == SHARDS

@@ -61,7 +61,7 @@ def parts(source: Source) -> dict[str, Any]:
         "flips": gallery.flips(source),
         "flip_count": len(source.flips),
         "noise_cards": noise.cards(source),
-        "noise_count": len(source.noise),
+        "noise_count": source.noise_count,
         "dose": grids.doses(source),
         "sheet": sheet.sheet(source),
         "colour_bar": png.colour_bar(),

@@ -10,7 +10,7 @@ from robustkit.report import words
 from robustkit.report.source import Source, records
 
 LONG = 400
-"""Rows of a table that are shown; the rest is counted, and stays in summary.json."""
+"""Rows of a table that are shown; the rest is counted."""
 
 
 class Grid(NamedTuple):
@@ -47,7 +47,7 @@ def evidence(summary: Record) -> Grid | None:
     heads = ["class", *per_slice, unit, "changed / scored", "ties", "lower bound", "upper bound", "verdict"]
     method = f"Bounds: {gate['method']}, one-sided. " if gate.get("method") else ""
     note = f"{method}The upper bound counts ties as changes, the lower bound does not."
-    return grid("What the verdict rests on", heads, rows, note)
+    return grid("What the verdict rests on", heads, rows, note, (gate.get("judged") or {}).get("items", 0))
 
 
 def thresholds(summary: Record) -> Grid | None:
@@ -112,7 +112,7 @@ def doses(source: Source) -> Grid | None:
         "CTDIvol as the files state it, a dash where they do not. Water-equivalent diameter after AAPM Report 220, "
         "of everything in the field of view; at equal mAs a larger object is noisier."
     )
-    return grid("Dose and size", heads, rows, note) if rows else None
+    return grid("Dose and size", heads, rows, note, source.scan_count) if rows else None
 
 
 def clusters(summary: Record) -> Grid | None:
@@ -171,9 +171,10 @@ def any_records(name: str, value: Any) -> Grid | None:
     if not rows:
         return None
     heads = list(dict.fromkeys(str(key) for row in rows for key in row))
-    return grid(name, [h.replace("_", " ") for h in heads], [[words.plain(row.get(h)) for h in heads] for row in rows])
+    cells = [[words.plain(row.get(h)) for h in heads] for row in rows[:LONG]]
+    return grid(name, [h.replace("_", " ") for h in heads], cells, of=len(rows))
 
 
-def grid(title: str, heads: list[str], rows: list[list[str]], note: str = "") -> Grid:
-    """Return a table cut to the rows that a page can bear, with the number of those left out."""
-    return Grid(title, heads, rows[:LONG], max(len(rows) - LONG, 0), note)
+def grid(title: str, heads: list[str], rows: list[list[str]], note: str = "", of: int = 0) -> Grid:
+    """Return a table cut to the rows that a page can bear, with the number left out, `of` being all there are."""
+    return Grid(title, heads, rows[:LONG], max(len(rows), of) - len(rows[:LONG]), note)

@@ -51,9 +51,9 @@ def slices(source: Source) -> grids.Grid | None:
     cases = records(_mapping(source.run.get("plan")).get("cases"))
     heads = {"slice": "slice", "label": "label", "group": "patient or object", "clean": "clean image", "from": "inputs"}
     used = {key: head for key, head in heads.items() if any(case.get(key) for case in cases)}
-    rows = [[words.plain(case.get(key)) for key in used] for case in cases]
+    rows = [[words.plain(case.get(key)) for key in used] for case in cases[: grids.LONG]]
     note = "A slice is named by the hash of its pixels and spacing; inputs: the hash of what its noise was made from."
-    return grids.grid("Slices", list(used.values()), rows, note) if rows else None
+    return grids.grid("Slices", list(used.values()), rows, note, len(cases)) if rows else None
 
 
 def files(source: Source) -> grids.Grid | None:

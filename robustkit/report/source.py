@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robustkit import files
 from robustkit.errors import DataError
-from robustkit.files import DAMAGES
 from robustkit.plain import Record
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One run as its files tell it. `missing` names the files that were not there or not readable."""
+    """One run as its files tell it. `missing` names the files that were not there or not readable.
+
+    `noise` holds the stories of the first `WHOLE` slices, and of the others what none before them said; `noise_count`
+    and `scan_count` are how many stories there are, and scans in them. `slices` are those of the table.
+    """
 
     name: str
     summary: Record
     run: Record = field(default_factory=dict)
     noise: list[Record] = field(default_factory=list)
+    noise_count: int = 0
+    scan_count: int = 0
     noise_maps: Arrays = field(default_factory=dict)
     flips: list[Record] = field(default_factory=list)
     flip_images: Arrays = field(default_factory=dict)
-    results: pd.DataFrame | None = None
+    slices: int | None = None
     missing: tuple[str, ...] = ()
 
     @property
@@ -49,11 +53,11 @@ def load(run_dir: Path) -> Source:
             f"{run_dir} holds no readable summary.json; a report needs a finished run: "
             "name a run directory, or finish this one with `robustkit audit ... --resume`"
         )
-    table = _table(run_dir / "results.parquet")
+    stories = _stories(run_dir / "noise.json")
     found = {
         "run.json": _json(run_dir / "run.json"),
-        "results.parquet": table,
-        "noise.json": _json(run_dir / "noise.json"),
+        "results.parquet": _slices(run_dir / "results.parquet"),
+        "noise.json": stories,
         "gallery.json": _json(run_dir / "gallery.json"),
     }
     run = found["run.json"]
@@ -61,11 +65,13 @@ def load(run_dir: Path) -> Source:
         name=run_dir.resolve().name,
         summary=summary,
         run=run if isinstance(run, dict) else {},
-        noise=_records(found["noise.json"]),
+        noise=stories.kept if stories else [],
+        noise_count=stories.count if stories else 0,
+        scan_count=stories.scans if stories else 0,
         noise_maps=_arrays(run_dir / "noise.npz"),
         flips=_records(found["gallery.json"]),
         flip_images=_arrays(run_dir / "gallery.npz"),
-        results=table,
+        slices=found["results.parquet"],
         missing=tuple(name for name, value in found.items() if value is None),
     )
 
@@ -89,16 +95,85 @@ def _arrays(path: Path) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except DAMAGES:
+    except files.DAMAGES:
         return {}
 
 
-def _table(path: Path) -> pd.DataFrame | None:
+def _slices(path: Path) -> int | None:
     if not path.exists():
         return None
     from robustkit import results
 
     try:
-        return results.read(path)
+        return len(results.distinct(path, "slice"))
     except DataError:
         return None
+
+
+WHOLE = 400
+"""Stories that are kept whole: as many as a page has rows for."""
+
+
+@dataclass
+class _Stories:
+    """Stories of slices as they are read, and what was said before: sources, warnings, doses, the least k and k mAs."""
+
+    kept: list[Record] = field(default_factory=list)
+    count: int = 0
+    scans: int = 0
+    said: set[Any] = field(default_factory=set)
+    fewest: float = math.inf
+    quietest: float = math.inf
+
+    def add(self, story: Record) -> None:
+        """Keep a story, or of a later one its news."""
+        beam, news = story.get("beam"), self._news(story)
+        self.scans += len(records(beam.get("scans"))) if isinstance(beam, dict) else 0
+        if self.count < WHOLE or news:
+            self.kept.append(story if self.count < WHOLE else news)
+        self.count += 1
+
+    def _news(self, story: Record) -> Record:
+        """Return what a story says that none before it said."""
+        report = story["report"] if isinstance(story.get("report"), dict) else {}
+        clean = story["clean"] if isinstance(story.get("clean"), dict) else {}
+        news: Record = {"source": story["source"]} if self._first("source", story.get("source")) else {}
+        inside = {"reference_mas": report.get("reference_mas")}
+        inside = inside if self._first("reference", inside["reference_mas"]) else {}
+        told = [
+            text
+            for texts in (story.get("warnings"), report.get("warnings"))
+            if isinstance(texts, list)
+            for text in texts
+        ]
+        if new := [text for text in told if self._first("warning", text)]:
+            news["warnings"] = new
+        if _is_number(report.get("K")) and report["K"] < self.fewest:
+            self.fewest = inside["K"] = report["K"]
+        k, mas = clean.get("k"), clean.get("mas")
+        if _is_number(k) and _is_number(mas) and not report.get("add_to_source") and 0 < k * mas < self.quietest:
+            self.quietest, news["clean"] = k * mas, {"k": k, "mas": mas}
+        return news | ({"report": inside} if inside else {})
+
+    def _first(self, what: str, value: Any) -> bool:
+        """Say whether something is said for the first time."""
+        if value in (None, "") or (said := (what, str(value))) in self.said:
+            return False
+        self.said.add(said)
+        return True
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float)
+
+
+def _stories(path: Path) -> _Stories | None:
+    """Return the stories of noise.json, one in memory at a time but for what is kept; None where it cannot be read."""
+    found = _Stories()
+    try:
+        for story in files.read_json_list(path):
+            if isinstance(story, dict):
+                found.add(story)
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found

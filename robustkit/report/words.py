@@ -33,6 +33,8 @@ class Verdict(NamedTuple):
     sentence: str
 
 
+WARNINGS = 400
+"""Warnings that a page tells; the rest is counted."""
 _METHODS = {"wilson": "Wilson, for reading; the verdict uses exact bounds"}
 _BADGES = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}
 
@@ -178,12 +180,12 @@ def facts(source: Source) -> list[Fact]:
 
 def slice_count(source: Source) -> int:
     """Return how many slices were audited, as far as the files say."""
-    if source.results is not None:
-        return int(source.results["slice"].nunique())
+    if source.slices is not None:
+        return source.slices
     by_slice = source.summary.get("by_slice") or []
     if by_slice:
         return len({record.get("slice") for record in by_slice})
-    return len(source.noise)
+    return source.noise_count
 
 
 def _slice_remark(source: Source) -> str:
@@ -227,7 +229,9 @@ def warnings(source: Source) -> list[str]:
     for record in source.noise:
         inside = record.get("report") if isinstance(record.get("report"), dict) else {}
         found += [str(w) for w in [*(record.get("warnings") or []), *((inside or {}).get("warnings") or [])]]
-    return list(dict.fromkeys(found))
+    each = list(dict.fromkeys(found))
+    more = [f"and {len(each) - WARNINGS:,} more warnings: summary.json and noise.json have them all"]
+    return each if len(each) <= WARNINGS else each[:WARNINGS] + more
 
 
 def limits(source: Source) -> list[str]:

@@ -6,8 +6,9 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from robustkit import spill
 from robustkit.errors import DataError, RobustkitError
@@ -110,12 +111,31 @@ def _laid(found: Sequence[T]) -> list[T]:
     for item in found:
         if isinstance(item, Found):
             kept = replace(item.slice, pixels=spill.laid(item.slice.pixels), mask=spill.laid(item.slice.mask))
-            item = replace(item, slice=kept)  # noqa: PLW2901 - the same image, elsewhere
+            item = replace(item, slice=_shared(kept))  # noqa: PLW2901 - the same image, elsewhere
         elif isinstance(item, RepeatScans):
             item = replace(item, pixels=spill.laid(item.pixels))  # noqa: PLW2901 - as above
         laid.append(item)
     spill.forget()
     return laid
+
+
+def _shared(item: Slice) -> Slice:
+    """Return a slice whose facts are objects that it shares with slices that say the same: neighbours mostly do."""
+    facts = {name: _once(value) for name in FACTS if (value := getattr(item, name)) is not None}
+    return replace(item, protocol=_protocol(tuple(item.protocol.items())), **facts)
+
+
+FACTS = ("pixel_mm", "label", "group", "mas", "kernel", "storage")
+
+
+@lru_cache(256, typed=True)
+def _once(value: T) -> T:
+    return value
+
+
+@lru_cache(256)
+def _protocol(items: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    return dict(items)
 
 
 def _numbered(found: Sequence[T], number: int) -> list[T]:

@@ -113,16 +113,18 @@ def chi_square_tail(statistic: float, df: int) -> float:
     return float(chdtrc(df, statistic))
 
 
-def holm(p: ArrayLike) -> NDArray[np.float64]:
+def holm(p: ArrayLike, times: ArrayLike | None = None) -> NDArray[np.float64]:
     """Adjust p-values (M,) so that each may be compared with alpha; NaN entries are left out and stay NaN.
 
+    `times` (M,) says how many tests each p-value stands for, one by default: equal ones need not be repeated.
     Holm 1979, Scand J Stat 6:65: valid under any dependence.
     """
     raw = np.asarray(p, dtype=np.float64)
     adjusted = np.full(raw.shape, np.nan)
     known = np.flatnonzero(~np.isnan(raw))
     order = known[np.argsort(raw[known], kind="stable")]
-    factors = np.arange(order.size, 0, -1)
+    stands = np.ones(raw.shape, np.int64) if times is None else np.asarray(times)
+    factors = np.cumsum(stands[order][::-1])[::-1]  # of each its first test: the largest of equal ones decides
     adjusted[order] = np.minimum(np.maximum.accumulate(raw[order] * factors), 1.0)
     return adjusted
 
