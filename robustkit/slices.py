@@ -47,14 +47,19 @@ def joined(parts: Sequence[pd.DataFrame], classes: Sequence[str]) -> pd.DataFram
     columns["class"] = columns["class"].set_categories(list(classes))
     columns |= {name: np.concatenate([part[name].to_numpy() for part in parts]) for name in COUNTS}
     order = np.lexsort([columns[name].codes for name in reversed(NAMES)])
-    return pd.DataFrame({name: column[order] for name, column in columns.items()})
+    for name in columns:  # one after the other: two of each would be the most that is held
+        columns[name] = columns[name][order]
+    return pd.DataFrame(columns)
 
 
 def per_class(slices: pd.DataFrame) -> pd.Series:
     """Return how many slices each class has."""
-    found = slices[["class", "slice"]].drop_duplicates()["class"].astype("str").value_counts(sort=False)
-    counts: pd.Series = found
-    return counts
+    codes = slices["class"].cat.codes.to_numpy(), slices["slice"].cat.codes.to_numpy()
+    first = np.ones(len(slices), bool)
+    first[1:] = (codes[0][1:] != codes[0][:-1]) | (codes[1][1:] != codes[1][:-1])
+    pairs = slices.loc[first, ["class", "slice"]].drop_duplicates()
+    found: pd.Series = pairs["class"].astype("str").value_counts(sort=False)
+    return found
 
 
 def of_shared_classes(slices: pd.DataFrame) -> pd.DataFrame:
@@ -81,10 +86,15 @@ def as_told(slices: pd.DataFrame, confidence: float, interval: str) -> pd.DataFr
 
 def clusters(shared: pd.DataFrame, confidence: float) -> list[dict[str, Any]]:
     """Return for each class and level the interval over patients or slices, in the order in which they first appear."""
-    return [
-        {"class": name, "level": level} | _cluster(part, confidence)
-        for (name, level), part in shared.groupby(["class", "level"], sort=False, observed=True)
-    ]
+    classes, levels = shared["class"].cat, shared["level"].cat
+    found: dict[tuple[int, int], dict[str, Any]] = {}
+    for i, name in enumerate(classes.categories):
+        mine = shared[(classes.codes == i).to_numpy()]
+        for j in mine["level"].cat.codes.unique():
+            part = mine[(mine["level"].cat.codes == j).to_numpy()]
+            found[i, j] = {"class": name, "level": levels.categories[j]} | _cluster(part, confidence)
+    pairs = classes.codes.astype("int64") * len(levels.categories) + levels.codes
+    return [found[divmod(int(pair), len(levels.categories))] for pair in pairs.unique()]
 
 
 def _cluster(part: pd.DataFrame, confidence: float) -> dict[str, Any]:
