@@ -79,7 +79,8 @@ def judge(gate: Gate, items: pd.DataFrame, confidence: float) -> dict[str, Any]:
     """
     chosen = _chosen(gate, items)
     alpha = 1 - confidence
-    tested = chosen[chosen["n"] > 0]
+    some = (chosen["n"] > 0).to_numpy()
+    tested = chosen if some.all() else chosen[some]
     kinds, which = distinct(tested, ("k", "n", "tied", "slices"))
     rows = [{str(name): value for name, value in row.items()} for row in kinds.to_dict("records")]
     times = np.bincount(which, minlength=len(rows))
@@ -131,10 +132,12 @@ def _counted(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _judged(tested: pd.DataFrame, found: Sequence[Mapping[str, Any]], which: NDArray[np.int64]) -> dict[str, Any]:
     """Count all that was judged, of which the evidence lists a part."""
-    kinds: Any = tested.assign(kind=which).groupby(["class", "level", "kind"], sort=False, observed=True).size()
+    parts, part = distinct(tested, ("class", "level"))
+    names = parts.to_dict("records")
+    pairs, times = np.unique(part * len(found) + which, return_counts=True)
     told = [
-        {"class": name, "level": level, **found[kind], "times": int(times)}
-        for (name, level, kind), times in kinds.items()
+        {**names[pair // len(found)], **found[pair % len(found)], "times": int(number)}
+        for pair, number in zip(pairs.tolist(), times, strict=True)
     ]
     return _counted(told)
 

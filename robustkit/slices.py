@@ -124,9 +124,16 @@ def surely_above(rows: pd.DataFrame, limit: float, confidence: float) -> pd.Data
 
 def distinct(rows: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, NDArray[Any]]:
     """Return the different values that rows have in some columns, as they first appear, and which of them each has."""
-    columns = list(names)
-    which = rows.groupby(columns, sort=False, observed=True).ngroup().to_numpy(np.int64)
-    return rows.loc[~rows.duplicated(columns).to_numpy(), columns], which
+    import pandas as pd
+
+    which = np.zeros(len(rows), np.int64)
+    for name in names:
+        column = rows[name]
+        own, values = pd.factorize(column.cat.codes if column.dtype == "category" else column)
+        which = pd.factorize(which * len(values) + own)[0]
+    first = np.full(which.max(initial=-1) + 1, len(rows))
+    np.minimum.at(first, which, np.arange(len(rows)))
+    return rows.iloc[first][list(names)], which
 
 
 def of_pairs(slices: pd.DataFrame, pairs: Collection[tuple[str, float]]) -> pd.DataFrame:
