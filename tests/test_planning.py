@@ -8,7 +8,7 @@ from statsmodels.stats.power import NormalIndPower
 from statsmodels.stats.proportion import proportion_effectsize
 
 from robustkit.errors import UsageError
-from robustkit.planning import plan_claim
+from robustkit.planning import plan_claim, time_model
 
 
 def test_plan_of_one_percent_has_the_worked_numbers():
@@ -53,3 +53,11 @@ def test_command_prints_the_plan_for_people_and_machines(capsys, monkeypatch):
     assert "SAR <= 1% (95%, one-sided)" in told[0]
     assert "0 flips of 299" in told[0]
     assert json.loads(told[1])["for_true_rate_half"] == 1941
+
+
+def test_time_of_a_run_is_that_of_its_images():
+    pytest.importorskip("robustkit_ct_bodysite")
+    told = time_model("ct-bodysite", {}, levels=2, slices=4, n=300)
+    assert told["images"] == 2 * 4 * 300
+    assert told["seconds"] == pytest.approx(told["seconds_per_image"] * told["images"])
+    assert told["seconds_per_image"] > 0
