@@ -58,13 +58,14 @@ class Gate:
         parse_rate(self.max_sar)
 
 
-def judge(gate: Gate, items: pd.DataFrame, confidence: float) -> dict[str, Any]:
+def judge(gate: Gate, items: pd.DataFrame, confidence: float, untested: Sequence[str] = ()) -> dict[str, Any]:
     """Judge every class and level the gate speaks of.
 
     Parameters
     ----------
     gate : the limit. confidence : of every one-sided bound.
     items : one row an item: class, level, k, n, tied, and slices (how many share the counts).
+    untested : classes that no image was called without noise and that have no item.
 
     Returns
     -------
@@ -77,7 +78,7 @@ def judge(gate: Gate, items: pd.DataFrame, confidence: float) -> dict[str, Any]:
     Pass: every item's upper bound, ties counted as flips, is at most the limit (an intersection-union test, which needs
     no correction). Fail: for some item the rate is above the limit at the Holm-adjusted level, ties not counted.
     """
-    chosen = _chosen(gate, items)
+    chosen = _chosen(gate, items, untested)
     alpha = 1 - confidence
     some = (chosen["n"] > 0).to_numpy()
     tested = chosen if some.all() else chosen[some]
@@ -86,7 +87,8 @@ def judge(gate: Gate, items: pd.DataFrame, confidence: float) -> dict[str, Any]:
     times = np.bincount(which, minlength=len(rows))
     p_fail = stats.holm([_p_above(row, gate) for row in rows], times)
     found = [_evidence(row, gate, alpha, float(p)) for row, p in zip(rows, p_fail, strict=True)]
-    not_tested = sorted(set(chosen["class"].unique()) - set(tested["class"].unique()))
+    missing = [name for name in untested if gate.only_class in (None, name)]
+    not_tested = sorted({*chosen["class"].unique(), *missing} - set(tested["class"].unique()))
     verdict = _overall([item["verdict"] for item in found], missing=bool(gate.only_class and not_tested))
     told: dict[str, Any] = {
         "max_sar": gate.max_sar,
@@ -181,9 +183,9 @@ def lower_bound(k: int, n: int, alpha: float, *, sequential: bool = False) -> fl
     return float(stats.clopper_pearson(k, n, 1 - alpha, "lower").low)
 
 
-def _chosen(gate: Gate, items: pd.DataFrame) -> pd.DataFrame:
+def _chosen(gate: Gate, items: pd.DataFrame, untested: Sequence[str]) -> pd.DataFrame:
     if gate.only_class is not None:
-        known = [str(name) for name in items["class"].unique()]
+        known = [*(str(name) for name in items["class"].unique()), *untested]
         if gate.only_class not in known:
             raise UsageError(f"unknown class {gate.only_class!r}; the model's classes: {', '.join(known)}")
         items = items[items["class"] == gate.only_class]

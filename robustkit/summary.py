@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def build(
     parts.clear()
     limit = gate.max_sar if gate else DEFAULT_LIMIT
     sequential = bool(gate and gate.sequential)
-    items = _items(table, by_slice, sequential=sequential)
+    items, untested = _items(table, by_slice, sequential=sequential)
     extra, problems = _other_metrics(blocks, noise, metrics or {})
     found: dict[str, Any] = {
         "schema": SCHEMA,
@@ -99,9 +100,9 @@ def build(
         "sar": _sar_records(table, confidence, simultaneous, refits),
         "cmr": _matrices(cmr(audited, classes=order), order),
         "metrics": extra,
-        "lowest_passing_level": _lowest_levels(items, limit, confidence, unit, sequential, withhold_lowest),
+        "lowest_passing_level": _lowest_levels(items, untested, limit, confidence, unit, sequential, withhold_lowest),
         "thresholds": _thresholds(table, limit, confidence, unit),
-        "gate": judge(gate, items, confidence) if gate else None,
+        "gate": judge(gate, items, confidence, untested) if gate else None,
         "null_audit": dict(null_audit or {}),
         "ties": int(table["tied"].sum()),
     }
@@ -149,18 +150,16 @@ def _split(results: pd.DataFrame, noise: str) -> tuple[pd.DataFrame, pd.DataFram
     return results[~is_measured], results[is_measured]
 
 
-def _items(table: pd.DataFrame, by_slice: pd.DataFrame, *, sequential: bool) -> pd.DataFrame:
-    """Return what a gate judges: class and level; slice by slice where the sample size followed the results."""
+def _items(table: pd.DataFrame, by_slice: pd.DataFrame, *, sequential: bool) -> tuple[pd.DataFrame, list[str]]:
+    """Return what a gate judges, and the classes that have no part in it.
+
+    Judged are class and level; slice by slice where the sample size followed the results.
+    """
     if not sequential:
         shared_by = table["class"].map(slices.per_class(by_slice)).fillna(1)
-        return table.assign(slices=shared_by.astype("int64"))
-    import pandas as pd
-
-    items = by_slice.assign(slices=np.int8(1))
-    untested = table[table["n"] == 0]
-    if untested.empty:
-        return items
-    return pd.concat([items, untested.assign(slices=1).reindex(columns=items.columns).astype(items.dtypes)])
+        return table.assign(slices=shared_by.astype("int64")), []
+    untested = table.loc[table["n"] == 0, "class"].unique()
+    return by_slice.assign(slices=np.int8(1)), [str(name) for name in untested]
 
 
 def _sar_records(
@@ -194,11 +193,19 @@ def _matrices(cells: pd.DataFrame, order: list[str]) -> list[dict[str, Any]]:
 
 
 def _lowest_levels(
-    items: pd.DataFrame, limit: float, confidence: float, unit: str, sequential: bool, withheld: str
+    items: pd.DataFrame,
+    untested: Sequence[str],
+    limit: float,
+    confidence: float,
+    unit: str,
+    sequential: bool,
+    withheld: str,
 ) -> dict[str, dict[str, Any]]:
     """Per class: the noisiest level down to which every level passes, from the quietest on (a fixed sequence)."""
     found: dict[str, dict[str, Any]] = {}
-    for name, part in items.groupby("class", sort=False, observed=True):
+    none = ((name, items.iloc[:0]) for name in untested)
+    parts: Iterable[tuple[Any, pd.DataFrame]] = chain(items.groupby("class", sort=False, observed=True), none)
+    for name, part in parts:
         told: dict[str, Any] = {"level": None, "limit": limit, "confidence": confidence}
         tested = part[part["n"] > 0]
         if withheld or tested.empty:
