@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from scipy.integrate import trapezoid
 
 from robustkit.scanner import VirtualScanner
 from robustkit.scanner.filters import KERNELS
@@ -88,7 +89,7 @@ def theory(scanner: VirtualScanner, diameter_mm: float, mas: float) -> float:
     a = scanner.detector_mm
     f = np.linspace(-0.5 / a, 0.5 / a, 20001)
     gain = np.abs(f) * KERNELS[scanner.kernel](np.abs(f))
-    integral = np.trapezoid(gain**2 * (2 + np.cos(2 * math.pi * a * f)) / 3, f)
+    integral = trapezoid(gain**2 * (2 + np.cos(2 * math.pi * a * f)) / 3, f)
     counts = scanner.photons * mas / 200 * math.exp(-MU_WATER * diameter_mm)
     ray = 1 / counts + scanner.electronic**2 / counts**2
     return 1000 / MU_WATER * math.pi * math.sqrt(ray * a * integral / scanner.views)

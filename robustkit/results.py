@@ -91,8 +91,8 @@ def writer(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
 
     waiting: list[pd.DataFrame] = []
     with atomic_path(path) as temporary:
-        empty = conform(pd.DataFrame({name: [] for name in COLUMNS}))
-        schema = pa.Table.from_pandas(empty, preserve_index=False).schema
+        like = conform(pd.DataFrame({name: [""] if kind == "string" else [0] for name, kind in COLUMNS.items()}))
+        schema = pa.Table.from_pandas(like, preserve_index=False).schema
         with pq.ParquetWriter(temporary, schema, compression="zstd") as stream:
 
             def flush() -> None:

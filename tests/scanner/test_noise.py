@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.integrate import trapezoid
 
 from robustkit.errors import UsageError
 from robustkit.scanner import VirtualScanner, kernels
@@ -38,7 +39,7 @@ def cylinder_sigma(scanner: VirtualScanner, diameter_mm: float, mas: float) -> f
         window = 0.5 + 0.5 * np.cos(np.pi * np.clip((np.abs(f) - 0.40) / 0.22, 0, 1))
     else:
         window = np.where(np.abs(f) < zero, 0.5 + 0.5 * np.cos(np.pi * f / zero), 0.0)
-    integral = np.trapezoid(f**2 * window**2 * (2 + np.cos(2 * np.pi * a * f)) / 3, f)
+    integral = trapezoid(f**2 * window**2 * (2 + np.cos(2 * np.pi * a * f)) / 3, f)
     counts = scanner.photons * mas / 200 * np.exp(-MU_WATER * diameter_mm)
     ray = 1 / counts + scanner.electronic**2 / counts**2
     return float(1000 / MU_WATER * np.pi * np.sqrt(ray * a * integral / scanner.views))
