@@ -314,8 +314,8 @@ def _write_part(path: Path, images: Image, storage: Storage | None) -> None:
 
 
 def _write_centre(stack: Stack, clean: Image, story: dict[str, Any]) -> None:
-    with files.atomic_stream(stack.centre_path) as stream:
-        np.savez(stream, clean=thin(clean, stack.every), story=np.array(json.dumps(story, default=str)))
+    told = np.array(json.dumps(story, default=str))
+    files.write_npz(stack.centre_path, {"clean": thin(clean, stack.every), "story": told})
 
 
 @lru_cache(maxsize=64)

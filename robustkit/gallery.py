@@ -53,8 +53,7 @@ def write_gallery(
         arrays[f"noisy_{len(records)}"] = noisy.astype(np.float16)
         records.append(record)
     files.write_json(folder / "gallery.json", records)
-    with files.atomic_stream(folder / "gallery.npz") as stream:
-        np.savez_compressed(stream, **arrays)
+    files.write_npz(folder / "gallery.npz", arrays, compressed=True)
 
 
 def keep_noisy(

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from robustkit import files, registry, results, rundir
 from robustkit.gathering import Facts
 from robustkit.models import hash_file
@@ -77,8 +75,7 @@ def write_results(
         found = rundir.read_sd(record) if record.exists() else None
         if found is not None:
             maps[f"sd_{case['slice']}"] = found
-    with files.atomic_stream(path / "noise.npz") as stream:
-        np.savez_compressed(stream, **maps)  # type: ignore[arg-type]
+    files.write_npz(path / "noise.npz", maps, compressed=True)
     junit.write(summary, path / "junit.xml")
     table.path.replace(path / table.path.name)
 

@@ -253,16 +253,15 @@ def _noise(study: Study) -> Record:
     told = {name: paper.moments(values) for name, values in both.items()}
     difference = {m: told["simulated"][m] / told["measured"][m] - 1.0 for m in ("2", "4")}
     histogram = {name: np.histogram(values, HISTOGRAM)[0] / values.size for name, values in both.items()}
-    with files.atomic_stream(study.path / "noise.npz") as stream:
-        np.savez_compressed(
-            stream,
-            noise_measured=residual[0],
-            noise_simulated=made[0],
-            sd_measured=residual[:20].std(axis=0),
-            sd_simulated=made[:20].std(axis=0),
-            image_measured=measured[0],
-            image_simulated=case.clean + made[0],
-        )
+    shown = {
+        "noise_measured": residual[0],
+        "noise_simulated": made[0],
+        "sd_measured": residual[:20].std(axis=0),
+        "sd_simulated": made[:20].std(axis=0),
+        "image_measured": measured[0],
+        "image_simulated": case.clean + made[0],
+    }
+    files.write_npz(study.path / "noise.npz", shown, compressed=True)
     return {
         "label": item.label,
         "mas": mas,

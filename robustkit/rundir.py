@@ -139,8 +139,7 @@ def ranges(n: int, start: int = 0) -> list[tuple[int, int]]:
 
 def write_scores(path: Path, scores: Scores) -> None:
     """Write a shard, whole or not at all."""
-    with files.atomic_stream(path) as stream:
-        np.savez(stream, realization=scores.realization, noisy=scores.noisy, margin=scores.margin)
+    files.write_npz(path, {"realization": scores.realization, "noisy": scores.noisy, "margin": scores.margin})
 
 
 def read_scores(path: Path) -> Scores:
@@ -154,13 +153,9 @@ def read_scores(path: Path) -> Scores:
 
 def write_case(path: Path, probabilities: Any, null: Mapping[str, Any], story: Mapping[str, Any], sd: Any) -> None:
     """Write a case record: clean probabilities (C,), null audit, story, and the claimed sd map (h, w) or None."""
-    with files.atomic_stream(path) as stream:
-        np.savez(
-            stream,
-            probabilities=probabilities,
-            told=np.array(json.dumps(plain({"null": null, "story": story}))),
-            sd=np.zeros((0, 0), np.float16) if sd is None else sd,
-        )
+    told = np.array(json.dumps(plain({"null": null, "story": story})))
+    claimed = np.zeros((0, 0), np.float16) if sd is None else sd
+    files.write_npz(path, {"probabilities": probabilities, "told": told, "sd": claimed})
 
 
 def read_case(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustkit.errors import DataError
-from robustkit.files import DAMAGES, atomic_stream
+from robustkit.files import DAMAGES, write_npz
 from robustkit.noise.patches import Axis, grid
 from robustkit.types import Image, PixelSize
 
@@ -134,8 +134,7 @@ def save_profile(profile: Profile, path: str | Path) -> None:
     path = Path(path)
     if path.suffix != ".npz":
         path = path.with_name(path.name + ".npz")
-    with atomic_stream(path) as stream:
-        np.savez_compressed(stream, robustkit_profile=text, spectra=profile.spectra, sigma=profile.sigma)
+    write_npz(path, {"robustkit_profile": text, "spectra": profile.spectra, "sigma": profile.sigma}, compressed=True)
 
 
 def load_profile(path: str | Path) -> Profile:
