@@ -2,8 +2,8 @@
 
     python examples/training_noise.py [FOLDER]
 
-writes four noisy copies of the phantom's chest. MONAI's `Compose`, TorchIO's `Lambda` and a plain loop take the transform
-as it is:
+writes four noisy copies of the phantom's chest. MONAI's `Compose`, TorchIO's `Lambda` and a plain loop take the
+transform as it is:
 
     Compose([LoadImaged(keys=["image"]), RandomDose(["image"], lowest=25.0, highest=200.0, seed=0), ...])
 
