@@ -16,6 +16,7 @@ from pydicom.data import get_testdata_file
 from scipy.stats import norm
 
 from robustkit import stats
+from robustkit.__main__ import run
 
 SHAPE = (32, 32)
 
@@ -227,6 +228,20 @@ def test_a_flat_model_is_refused(bench, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_an_interrupt_while_the_program_loads_is_one_line(monkeypatch, capsys):
+    class Interrupting:
+        def find_spec(self, name, *_):
+            if name == "robustkit.cli.main":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "robustkit.cli.main", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    with pytest.raises(SystemExit) as stopped:
+        run()
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "interrupted before anything was done\n"
+
+
 def test_help_starts_without_heavy_modules():
     code = (
         "import sys, robustkit.cli.main\n"
@@ -291,7 +306,7 @@ def test_metric_of_an_installed_plugin_lands_in_the_summary(bench, tmp_path):
     (info / "entry_points.txt").write_text("[robustkit]\ntoy = toy_metric\n")
     arguments = ("audit", bench / "model.onnx", "--images", bench / "image.npz", *WHITE, "--mas", "25,50", "-n", 30)
     done = subprocess.run(
-        [sys.executable, "-m", "robustkit.cli.main", *map(str, arguments), "--out", str(tmp_path / "run"), "--json"],
+        [sys.executable, "-m", "robustkit", *map(str, arguments), "--out", str(tmp_path / "run"), "--json"],
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -43,6 +43,7 @@ def test_a_sample_of_the_corpus(kind):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own, on TensorFlow
 def test_the_whole_corpus():
     assert sum(corpus.COUNTS.values()) >= 2000
     found = judge.figures(corpus.COUNTS)
