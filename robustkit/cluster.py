@@ -23,7 +23,7 @@ import numpy as np
 
 from robustkit import rundir
 from robustkit.adapters.spec import spec_beside
-from robustkit.engine import Ended, Map
+from robustkit.engine import Ended, Map, unheard_by_children
 from robustkit.errors import MissingExtraError, RobustkitError, UsageError
 from robustkit.models import ModelRef, files_of
 
@@ -224,17 +224,18 @@ def _client(cluster: Cluster, stack: ExitStack) -> Any:
         import dask
 
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 1}))  # then each alone
-        target = stack.enter_context(
-            LocalCluster(
-                n_workers=cluster.workers,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                worker_dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,
+        with unheard_by_children():
+            target = stack.enter_context(
+                LocalCluster(
+                    n_workers=cluster.workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",
+                    worker_dashboard_address="127.0.0.1:0",
+                    silence_logs=logging.CRITICAL,
+                )
             )
-        )
     try:
         return stack.enter_context(Client(target, timeout=CONNECT_SECONDS))
     except (OSError, ValueError) as error:

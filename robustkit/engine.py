@@ -126,7 +126,8 @@ def _pool(function: Callable[[Any], Any], tasks: Iterator[Any], workers: int) ->
             while not lost:
                 for task in islice(tasks, workers + 1 - len(flying)):
                     try:
-                        flying[pool.submit(function, task)] = task
+                        with unheard_by_children():
+                            flying[pool.submit(function, task)] = task
                     except BrokenProcessPool:
                         lost.append(task)
                 if not flying:
@@ -139,6 +140,19 @@ def _pool(function: Callable[[Any], Any], tasks: Iterator[Any], workers: int) ->
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     return lost
+
+
+@contextmanager
+def unheard_by_children() -> Iterator[None]:
+    """Have threads and processes that start meanwhile never hear of Ctrl-C: it is this thread's to answer, afterwards.
+
+    A terminal sends SIGINT to all processes of a run; a mask is inherited, so they are deaf from their first moment.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -157,10 +171,9 @@ def _pinned() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when it ends: killed, it could not say so."""
+    """End when the parent ends: killed, it could not say so."""
     from multiprocessing import parent_process
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

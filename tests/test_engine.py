@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
-from workers import fail, refuse, tasks, touch, touch_or_always_die, touch_or_die_once
+from workers import fail, hear_ctrl_c, refuse, tasks, touch, touch_or_always_die, touch_or_die_once
 
 from robustkit import engine
 from robustkit.errors import DataError, UsageError
@@ -26,6 +27,15 @@ def test_every_task_is_done_and_told(work, tmp_path):
 def test_a_users_mistake_in_a_worker_is_raised_here(work, tmp_path):
     with pytest.raises(DataError, match="no such thing"):
         list(work(refuse, tasks(tmp_path)))
+
+
+@pytest.mark.parametrize("how", [{"jobs": 2}, {"dask": "local:2"}])
+def test_workers_leave_ctrl_c_to_the_parent(how, tmp_path):
+    if "dask" in how:
+        pytest.importorskip("distributed")
+    outcome = dict(engine.choose(how.get("jobs"), how.get("dask"))(hear_ctrl_c, tasks(tmp_path)))
+    assert outcome == dict.fromkeys(tasks(tmp_path))
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])  # here it is heard again
 
 
 def test_an_error_in_a_worker_is_told_with_its_task(tmp_path):
