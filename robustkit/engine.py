@@ -148,6 +148,9 @@ def unheard_by_children() -> Iterator[None]:
 
     A terminal sends SIGINT to all processes of a run; a mask is inherited, so they are deaf from their first moment.
     """
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # whoever starts it hears SIGINT again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import signal
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from workers import fail, hear_ctrl_c, refuse, tasks, touch, touch_or_always_die, touch_or_die_once
+from workers import fail, refuse, tasks, touch, touch_or_always_die, touch_or_die_once
 
 from robustkit import engine
 from robustkit.errors import DataError, UsageError
@@ -33,9 +35,22 @@ def test_a_users_mistake_in_a_worker_is_raised_here(work, tmp_path):
 def test_workers_leave_ctrl_c_to_the_parent(how, tmp_path):
     if "dask" in how:
         pytest.importorskip("distributed")
-    outcome = dict(engine.choose(how.get("jobs"), how.get("dask"))(hear_ctrl_c, tasks(tmp_path)))
-    assert outcome == dict.fromkeys(tasks(tmp_path))
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])  # here it is heard again
+    script = tmp_path / "first.py"  # in a process that never started another: whatever starts with the first counts
+    script.write_text(
+        "import signal, sys\n"
+        "from workers import hear_ctrl_c\n"
+        "from robustkit import engine\n"
+        "if __name__ == '__main__':\n"
+        f"    work = engine.choose({how.get('jobs')!r}, {how.get('dask')!r})\n"
+        "    found = dict(work(hear_ctrl_c, sys.argv[1:]))\n"
+        "    assert found == dict.fromkeys(sys.argv[1:]), found\n"
+        "    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
+    )
+    beside = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, str(script), *tasks(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=beside)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(Path(task).exists() for task in tasks(tmp_path))
 
 
 def test_an_error_in_a_worker_is_told_with_its_task(tmp_path):
