@@ -60,16 +60,15 @@ def flip_counts(results: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     return table.rename(columns={"clean": "class"})
 
 
-def condense(results: pd.DataFrame) -> pd.DataFrame:
-    """Return counts per case, level, clean, noisy and tied: all that `sar` and `cmr` need of a table, without `by`.
+def totals(results: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+    """Return counts per case, `by`, level, clean, noisy and tied: all that `sar` and `cmr` need of a table.
 
-    Parts of a table, condensed and joined, are the table condensed once they are condensed again.
+    The totals of the joined totals of a table's parts are the totals of the table.
     """
-    import pandas as pd
-
-    keys = [*CASE, "level", "clean", "noisy", "tied"]
-    counts: Any = results.groupby(keys, as_index=False, observed=True, dropna=False)["count"].sum()
-    return pd.DataFrame(counts)
+    keys = [*CASE, *by, "level", "clean", "noisy", "tied"]
+    counts: Any = results.groupby(keys, sort=False, as_index=False, observed=True)["count"].sum()
+    table: pd.DataFrame = counts
+    return table
 
 
 def cmr(
@@ -108,8 +107,7 @@ def count_cells(results: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     """
     import pandas as pd
 
-    keys = [*CASE, *by, "level", "clean", "noisy", "tied"]
-    cells = results.groupby(keys, sort=False, as_index=False, observed=True)["count"].sum()
+    cells = totals(results, by)
     was_tied = cells["tied"].astype(bool)
     noisy = cells["noisy"].where(~was_tied, cells["clean"])
     tied = pd.Series(cells["count"].where(was_tied, 0), dtype="int64")

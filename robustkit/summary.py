@@ -11,7 +11,7 @@ import numpy as np
 from robustkit import slices, stats
 from robustkit.errors import UsageError
 from robustkit.gates import EXIT_CODES, Gate, judge, passes
-from robustkit.metrics import cmr, condense, sar
+from robustkit.metrics import cmr, sar, totals
 from robustkit.plain import plain
 from robustkit.stats.intervals import METHODS
 from robustkit.verdict import MANY_SLICES, at_level, slice_warnings, verdict_sentence, warnings
@@ -140,7 +140,7 @@ def _reduced(blocks: Iterable[pd.DataFrame], noise: str) -> tuple[pd.DataFrame, 
     for block in blocks:
         audited, measured = _split(block, noise)
         for mine, rows in zip(kept, (audited, measured), strict=True):
-            mine[:] = [condense(pd.concat([*mine, condense(rows)], ignore_index=True))]
+            mine[:] = [totals(pd.concat([*mine, totals(rows)], ignore_index=True))]
         parts.append(slices.counted(audited))
     return kept[0][0], kept[1][0], parts
 

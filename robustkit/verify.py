@@ -81,7 +81,7 @@ def _check_plan(path: Path, recorded: Mapping[str, Any]) -> list[dict[str, Any]]
 def _check_summary(path: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
     import pandas as pd
 
-    from robustkit.metrics import condense, sar
+    from robustkit.metrics import sar, totals
 
     try:
         summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def _check_summary(path: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
         same = all(summary[name] == plan[name] for name in ("noise", "seed", "levels"))
     except (OSError, ValueError, KeyError, TypeError):
         return {"check": "summary from table", "ok": False}
-    parts = [condense(part) for part in results.pieces(path / "results.parquet")]
+    parts = [totals(part) for part in results.pieces(path / "results.parquet")]
     table = sar(pd.concat(parts, ignore_index=True))
     again = {(row["class"], float(row["level"])): (int(row["k"]), int(row["n"])) for row in table.to_dict("records")}
     ok = same and all(counted.get(key) == value for key, value in again.items())

@@ -48,7 +48,7 @@ def test_workers_leave_ctrl_c_to_the_parent(how, tmp_path):
     )
     beside = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     command = [sys.executable, str(script), *tasks(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=beside)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=beside, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert all(Path(task).exists() for task in tasks(tmp_path))
 

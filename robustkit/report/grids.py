@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from robustkit.plain import Record
 from robustkit.report import words
-from robustkit.report.source import Source, records
+from robustkit.report.source import WHOLE, Source, records
 
-LONG = 400
+LONG = WHOLE
 """Rows of a table that are shown; the rest is counted."""
 
 

@@ -111,7 +111,7 @@ def _slices(path: Path) -> int | None:
 
 
 WHOLE = 400
-"""Stories that are kept whole: as many as a page has rows for."""
+"""Stories that are kept whole, and rows of a table and warnings that a page shows."""
 
 
 @dataclass
@@ -140,13 +140,7 @@ class _Stories:
         news: Record = {"source": story["source"]} if self._first("source", story.get("source")) else {}
         inside = {"reference_mas": report.get("reference_mas")}
         inside = inside if self._first("reference", inside["reference_mas"]) else {}
-        told = [
-            text
-            for texts in (story.get("warnings"), report.get("warnings"))
-            if isinstance(texts, list)
-            for text in texts
-        ]
-        if new := [text for text in told if self._first("warning", text)]:
+        if new := [text for text in warnings_of(story) if self._first("warning", text)]:
             news["warnings"] = new
         if _is_number(report.get("K")) and report["K"] < self.fewest:
             self.fewest = inside["K"] = report["K"]
@@ -161,6 +155,13 @@ class _Stories:
             return False
         self.said.add(said)
         return True
+
+
+def warnings_of(story: Record) -> list[Any]:
+    """Return what a story warns of, then what its noise model does."""
+    report = story.get("report")
+    inside = report.get("warnings") if isinstance(report, dict) else None
+    return [text for texts in (story.get("warnings"), inside) if isinstance(texts, list) for text in texts]
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

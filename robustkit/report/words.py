@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from robustkit import stats
 from robustkit.plain import Record
-from robustkit.report.source import Source
+from robustkit.report.source import WHOLE, Source, warnings_of
 
 THIN = "\u202f"
 """Narrow no-break space: keeps a number and its unit on one line."""
@@ -33,7 +33,7 @@ class Verdict(NamedTuple):
     sentence: str
 
 
-WARNINGS = 400
+WARNINGS = WHOLE
 """Warnings that a page tells; the rest is counted."""
 _METHODS = {"wilson": "Wilson, for reading; the verdict uses exact bounds"}
 _BADGES = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}
@@ -226,9 +226,7 @@ def is_virtual(source: Source) -> bool:
 def warnings(source: Source) -> list[str]:
     """Return every warning of the run once, in order: the summary's, then the noise models'."""
     found = [str(w) for w in source.summary.get("warnings") or []]
-    for record in source.noise:
-        inside = record.get("report") if isinstance(record.get("report"), dict) else {}
-        found += [str(w) for w in [*(record.get("warnings") or []), *((inside or {}).get("warnings") or [])]]
+    found += [str(text) for story in source.noise for text in warnings_of(story)]
     each = list(dict.fromkeys(found))
     more = [f"and {len(each) - WARNINGS:,} more warnings: summary.json and noise.json have them all"]
     return each if len(each) <= WARNINGS else each[:WARNINGS] + more

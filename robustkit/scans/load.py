@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,9 +92,10 @@ def _each(root: Path, files: Sequence[Path], read: Callable[[Path], Sequence[T]]
         raise DataError(f"the folder given holds no files; robustkit reads {ACCEPTED}")
     found: list[T] = []
     reasons: Counter[str] = Counter()
+    said: dict[str, Any] = {}
     for number, file in enumerate(files):
         try:
-            found += _laid(_numbered(read(file), number))
+            found += _laid(_numbered(read(file), number), said)
         except RobustkitError as error:
             reasons[str(error)] += 1
             LOG.warning("file %d of %d refused: %s", number + 1, len(files), error)
@@ -105,37 +105,28 @@ def _each(root: Path, files: Sequence[Path], read: Callable[[Path], Sequence[T]]
     return found
 
 
-def _laid(found: Sequence[T]) -> list[T]:
+def _laid(found: Sequence[T], said: dict[str, Any]) -> list[T]:
     """Lay images down on disk once they are many; a folder of thousands takes no memory."""
-    laid = []
-    for item in found:
-        if isinstance(item, Found):
-            kept = replace(item.slice, pixels=spill.laid(item.slice.pixels), mask=spill.laid(item.slice.mask))
-            item = replace(item, slice=_shared(kept))  # noqa: PLW2901 - the same image, elsewhere
-        elif isinstance(item, RepeatScans):
-            item = replace(item, pixels=spill.laid(item.pixels))  # noqa: PLW2901 - as above
-        laid.append(item)
+    laid = [_elsewhere(item, said) for item in found]
     spill.forget()
     return laid
 
 
-def _shared(item: Slice) -> Slice:
-    """Return a slice whose facts are objects that it shares with slices that say the same: neighbours mostly do."""
-    facts = {name: _once(value) for name in FACTS if (value := getattr(item, name)) is not None}
-    return replace(item, protocol=_protocol(tuple(item.protocol.items())), **facts)
+def _elsewhere(item: T, said: dict[str, Any]) -> T:
+    """Return the same image or repeats with pixels laid down."""
+    if isinstance(item, Found):
+        kept = replace(item.slice, pixels=spill.laid(item.slice.pixels), mask=spill.laid(item.slice.mask))
+        return replace(item, slice=_shared(kept, said))
+    return replace(item, pixels=spill.laid(item.pixels)) if isinstance(item, RepeatScans) else item
 
 
-FACTS = ("pixel_mm", "label", "group", "mas", "kernel", "storage")
+FACTS = ("pixel_mm", "label", "group", "mas", "kernel", "storage", "protocol")
 
 
-@lru_cache(256, typed=True)
-def _once(value: T) -> T:
-    return value
-
-
-@lru_cache(256)
-def _protocol(items: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    return dict(items)
+def _shared(item: Slice, said: dict[str, Any]) -> Slice:
+    """Return a slice that shares its facts with those that `said` the same before: neighbours mostly do."""
+    values = {name: getattr(item, name) for name in FACTS}
+    return replace(item, **{name: said.setdefault(repr(value), value) for name, value in values.items()})
 
 
 def _numbered(found: Sequence[T], number: int) -> list[T]:
