@@ -34,6 +34,8 @@ UNKNOWN_WORKERS = 16
 """Workers to cut work for where a cluster's size is its own business (it may grow and shrink)."""
 LOOK_SECONDS, WORKERLESS_SECONDS = 10, 600
 """How often a silent cluster is asked for its workers, and how long it may have none."""
+STARTS = 3
+"""How often a cluster on this machine is started whose workers die as they start."""
 AHEAD = 2
 """Tasks a worker that are sent ahead of results, so that none waits for the network."""
 
@@ -215,27 +217,15 @@ def _worker_died(error: BaseException | None) -> bool:
 def _client(cluster: Cluster, stack: ExitStack) -> Any:
     import logging
 
-    from distributed import Client, LocalCluster
+    import dask
+    from distributed import Client
 
     for name in ("distributed", "distributed.worker", "distributed.nanny", "distributed.scheduler"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     target: Any = cluster.address
     if cluster.address.startswith("local:"):
-        import dask
-
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 1}))  # then each alone
-        with unheard_by_children():
-            target = stack.enter_context(
-                LocalCluster(
-                    n_workers=cluster.workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0",
-                    worker_dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.CRITICAL,
-                )
-            )
+        target = stack.enter_context(_local_cluster(cluster.workers))
     try:
         return stack.enter_context(Client(target, timeout=CONNECT_SECONDS))
     except (OSError, ValueError) as error:
@@ -247,6 +237,33 @@ def _client(cluster: Cluster, stack: ExitStack) -> Any:
             f"--dask {cluster.address} wants certificates, and dask's configuration names none for this client; see "
             "TLS in docs/scaling.md"
         ) from None
+
+
+def _local_cluster(workers: int) -> Any:
+    """Start a cluster on this machine; anew when a worker dies before it is one, which Dask itself does not mend."""
+    import logging
+
+    from distributed import LocalCluster
+
+    failure = None
+    for _ in range(STARTS):
+        try:
+            with unheard_by_children():
+                return LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",
+                    worker_dashboard_address="127.0.0.1:0",
+                    silence_logs=logging.CRITICAL,
+                )
+        except RuntimeError as error:
+            failure = error
+    raise RobustkitError(
+        f"--dask local:{workers}: worker processes ended {STARTS} times while they started ({failure}); what was done "
+        "is kept. Try fewer workers, or --jobs"
+    ) from failure
 
 
 def _count(address: str) -> int:
