@@ -23,7 +23,7 @@ import numpy as np
 
 from robustkit import rundir
 from robustkit.adapters.spec import spec_beside
-from robustkit.engine import Ended, Map, unheard_by_children
+from robustkit.engine import Ended, Map, undisturbed
 from robustkit.errors import MissingExtraError, RobustkitError, UsageError
 from robustkit.models import ModelRef, files_of
 
@@ -222,12 +222,12 @@ def _client(cluster: Cluster, stack: ExitStack) -> Any:
 
     for name in ("distributed", "distributed.worker", "distributed.nanny", "distributed.scheduler"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    target: Any = cluster.address
     if cluster.address.startswith("local:"):
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 1}))  # then each alone
-        target = stack.enter_context(_local_cluster(cluster.workers))
+        with undisturbed():
+            return stack.enter_context(Client(stack.enter_context(_local_cluster(cluster.workers))))
     try:
-        return stack.enter_context(Client(target, timeout=CONNECT_SECONDS))
+        return stack.enter_context(Client(cluster.address, timeout=CONNECT_SECONDS))
     except (OSError, ValueError) as error:
         raise UsageError(
             f"no Dask scheduler answers at {cluster.address} ({error}); start one with `dask scheduler`"
@@ -248,16 +248,15 @@ def _local_cluster(workers: int) -> Any:
     failure = None
     for _ in range(STARTS):
         try:
-            with unheard_by_children():
-                return LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0",
-                    worker_dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.CRITICAL,
-                )
+            return LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                worker_dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
+            )
         except RuntimeError as error:
             failure = error
     raise RobustkitError(

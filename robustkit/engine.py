@@ -126,7 +126,7 @@ def _pool(function: Callable[[Any], Any], tasks: Iterator[Any], workers: int) ->
             while not lost:
                 for task in islice(tasks, workers + 1 - len(flying)):
                     try:
-                        with unheard_by_children():
+                        with undisturbed():
                             flying[pool.submit(function, task)] = task
                     except BrokenProcessPool:
                         lost.append(task)
@@ -143,19 +143,29 @@ def _pool(function: Callable[[Any], Any], tasks: Iterator[Any], workers: int) ->
 
 
 @contextmanager
-def unheard_by_children() -> Iterator[None]:
-    """Have threads and processes that start meanwhile never hear of Ctrl-C: it is this thread's to answer, afterwards.
+def undisturbed() -> Iterator[None]:
+    """Answer Ctrl-C and SIGTERM when the block is over; what is begun in it is then known, and can be ended.
 
-    A terminal sends SIGINT to all processes of a run; a mask is inherited, so they are deaf from their first moment.
+    Threads and processes that start meanwhile never hear of Ctrl-C, which a terminal sends to all processes of a run: a
+    signal mask is inherited, so they are deaf from their first moment. By SIGTERM they are ended.
     """
     from multiprocessing import resource_tracker
 
     resource_tracker.ensure_running()  # whoever starts it hears SIGINT again
+    came: list[int] = []
+    answer = signal.getsignal(signal.SIGTERM)
+    ours = callable(answer) and threading.current_thread() is threading.main_thread()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if ours:
+        signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
     try:
         yield
     finally:
+        if ours:
+            signal.signal(signal.SIGTERM, answer)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if came:
+            signal.raise_signal(signal.SIGTERM)
 
 
 @contextmanager

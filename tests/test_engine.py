@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -84,3 +85,22 @@ def test_no_jobs_is_refused(jobs):
 
 def test_no_task_needs_no_worker():
     assert list(engine.processes(2)(print, [])) == []
+
+
+def test_sigterm_waits_until_what_was_begun_is_known():
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    def begin():
+        with engine.undisturbed():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("to its end")
+
+    done, before = [], signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            begin()
+        assert signal.getsignal(signal.SIGTERM) is interrupt
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done == ["to its end"]
