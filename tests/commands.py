@@ -23,12 +23,9 @@ class Done:
 
 def robustkit(*arguments, cwd="."):
     """Run a command in the folder `cwd`."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
+    out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(cwd):
         patch.setattr(sys, "argv", ["robustkit", *map(str, arguments)])
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                main()
-            except SystemExit as exit_:
-                code = int(exit_.code or 0)
+            code = main()
     return Done(code, out.getvalue(), err.getvalue())

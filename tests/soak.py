@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -59,6 +60,14 @@ def start(arguments: list[str], number: int) -> subprocess.Popen[str]:
         start_new_session=True,
         env=os.environ | {MARK: str(number)},
     )
+
+
+def begun(pid: int) -> bool:
+    """Say whether a process answers SIGTERM by itself: before, it is Python alone, starting, that hears signals."""
+    with suppress(OSError):
+        found = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        return found is not None and bool(int(found[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False
 
 
 def processes(number: int) -> list[int]:
@@ -149,8 +158,9 @@ def attempt(arguments, run: Path, disk: Path, chance: random.Random, kinds, numb
     target = chance.choice([0, chance.randint(1, SHARDS - 1), SHARDS])
     kind = chance.choice(kinds) if kinds and chance.random() < 0.9 else "nothing"
     process = start(arguments, number)
-    # in its first moments it is Python alone that answers signals
-    deadline, pause = time.monotonic() + 300, chance.uniform(*((0.2, 4) if target == 0 else (0, 0.6)))
+    deadline, pause = time.monotonic() + 300, chance.uniform(0, 4 if target == 0 else 0.6)
+    while process.poll() is None and not begun(process.pid):
+        time.sleep(0.005)
     while process.poll() is None and len(shards(run) | before) < min(len(before) + target, SHARDS):
         if time.monotonic() > deadline:
             raise ViolationError(f"no shard for 300 s with {len(before)} of {SHARDS}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,6 @@ from pydicom.data import get_testdata_file
 from scipy.stats import norm
 
 from robustkit import stats
-from robustkit.__main__ import run
 
 SHAPE = (32, 32)
 
@@ -228,18 +228,46 @@ def test_a_flat_model_is_refused(bench, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_an_interrupt_while_the_program_loads_is_one_line(monkeypatch, capsys):
-    class Interrupting:
-        def find_spec(self, name, *_):
-            if name == "robustkit.cli.main":
-                raise KeyboardInterrupt
+STOPPED = "interrupted; what was computed is kept, run the same again with --resume"
+LOADING = "interrupted before anything was done"
+MEANWHILE = """
+import contextlib, signal, sys
+from robustkit.__main__ import run
 
-    monkeypatch.delitem(sys.modules, "robustkit.cli.main", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
-    with pytest.raises(SystemExit) as stopped:
-        run()
-    assert stopped.value.code == 130
-    assert capsys.readouterr().err == "interrupted before anything was done\n"
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            with contextlib.suppress({suppressed}):
+                signal.raise_signal({number})
+            raise ImportError
+
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["robustkit", "plan", "--max-sar", "1%"]
+run()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "told"), [("robustkit.cli.main", LOADING), ("numpy", LOADING), ("robustkit.planning", STOPPED)]
+)
+@pytest.mark.parametrize("suppressed", ["KeyboardInterrupt", "()"], ids=["made an ImportError", "as it is"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_in_the_middle_of_an_import_is_one_line(number, suppressed, module, told):
+    script = MEANWHILE.format(module=module, suppressed=suppressed, number=int(number))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", told + "\n")
+
+
+def test_a_late_ctrl_c_changes_no_exit_code():
+    script = (
+        "import atexit, signal, sys\n"
+        "from robustkit.__main__ import run\n"
+        "atexit.register(signal.raise_signal, signal.SIGINT)\n"
+        "sys.argv = ['robustkit', '--help']\n"
+        "run()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_help_starts_without_heavy_modules():

@@ -69,11 +69,7 @@ def run_command(command):
     from robustkit.cli.main import main
 
     sys.argv = words(command)
-    try:
-        main()
-    except SystemExit as stopped:
-        return stopped.code if isinstance(stopped.code, int) else int(bool(stopped.code))
-    return 0
+    return main()
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 
 import typer
 
 from robustkit import registry
+from robustkit.__main__ import INTERRUPTED
 from robustkit.cli import audit, commission, nps, plugins, report, runs, scan, study
 from robustkit.errors import RobustkitError
-from robustkit.patience import leave
 
-INTERRUPTED = 130
 TRACEBACK = "ROBUSTKIT_TRACEBACK"
 """Environment variable that has an unforeseen error show its traceback."""
 
@@ -47,61 +43,42 @@ app.add_typer(nps.app, name="nps")
 app.add_typer(plugins.app, name="plugins")
 
 
-def main() -> None:
-    """Run the command line; exit 0 pass, 1 gate failed, 2 usage, 3 inconclusive, 4 model or data, 130 stopped."""
-    try:
-        _main()
-    except SystemExit as exit_:
-        leave(exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None))
-        raise
+def main(asked: Collection[int] = ()) -> int:
+    """Run the command line; return 0 pass, 1 gate failed, 2 usage, 3 inconclusive, 4 model or data, 130 stopped.
 
-
-def _main() -> None:
+    `asked` holds the signals to stop that have come: of an interrupt in the middle of an import, say, libraries make
+    errors of their own, which are then not what is to be told.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.getLogger("robustkit").setLevel(logging.INFO)
     try:
-        with _terminated_as_interrupted():
-            registry.default().add_commands(app)
-            app()
-    except RobustkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _tell_interrupted()
-        sys.exit(INTERRUPTED)
-    except SystemExit as exit_:  # typer turns Ctrl-C in a command into this
-        if exit_.code == INTERRUPTED:
-            _tell_interrupted()
-        raise
+        registry.default().add_commands(app)
+        app()
+    except SystemExit as exit_:
+        if exit_.code != INTERRUPTED:  # typer turns Ctrl-C in a command into this
+            return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except BrokenPipeError:
         sys.stderr.close()
-        sys.exit(0)
+        return 0
+    except KeyboardInterrupt:
+        pass
     except Exception as error:
-        if os.environ.get(TRACEBACK):
-            raise
-        print(f"error: {_unforeseen(error)}", file=sys.stderr)
-        sys.exit(RobustkitError.exit_code)
-
-
-def _tell_interrupted() -> None:
+        if not asked:
+            return _told(error)
     print("interrupted; what was computed is kept, run the same again with --resume", file=sys.stderr)
+    return INTERRUPTED
 
 
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Let a SIGTERM end a run as Ctrl-C does: workers stopped, what was computed kept."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _told(error: Exception) -> int:
+    """Say in one line what went wrong; return its exit code."""
+    if isinstance(error, RobustkitError):
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(error)
+    else:
+        print(f"error: {_unforeseen(error)}", file=sys.stderr)
+    return RobustkitError.exit_code
 
 
 def _unforeseen(error: Exception) -> str:
@@ -111,7 +88,3 @@ def _unforeseen(error: Exception) -> str:
     where = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "?"
     reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
     return f"unforeseen {type(error).__name__}{reason} in {where}; {TRACEBACK}=1 shows all of it, paths included"
-
-
-if __name__ == "__main__":
-    main()
