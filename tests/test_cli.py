@@ -270,6 +270,13 @@ def test_a_late_ctrl_c_changes_no_exit_code():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_version_is_told():
+    from importlib.metadata import version
+
+    done = robustkit("--version")
+    assert (done.returncode, done.stdout) == (0, f"robustkit {version('robustkit')}\n")
+
+
 def test_help_starts_without_heavy_modules():
     code = (
         "import sys, robustkit.cli.main\n"

@@ -8,10 +8,11 @@ import sys
 import traceback
 from collections.abc import Collection
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from robustkit import registry
+from robustkit import __version__, registry
 from robustkit.__main__ import INTERRUPTED
 from robustkit.cli import audit, commission, nps, plugins, report, runs, scan, study
 from robustkit.errors import RobustkitError
@@ -27,6 +28,23 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        print(f"robustkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell the version, nothing else.")
+    ] = False,
+) -> None:
+    """Take the options that come before a command."""
+
+
 app.command("audit")(audit.audit)
 app.command("replay")(runs.replay)
 app.command("compare")(runs.compare)
