@@ -228,7 +228,7 @@ def test_a_flat_model_is_refused(bench, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-STOPPED = "interrupted; what was computed is kept, run the same again with --resume"
+STOPPED = "interrupted; what a run computed is kept, and goes on with --resume"
 LOADING = "interrupted before anything was done"
 MEANWHILE = """
 import contextlib, signal, sys

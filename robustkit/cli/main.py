@@ -83,7 +83,7 @@ def main(asked: Collection[int] = ()) -> int:
     except Exception as error:
         if not asked:
             return _told(error)
-    print("interrupted; what was computed is kept, run the same again with --resume", file=sys.stderr)
+    print("interrupted; what a run computed is kept, and goes on with --resume", file=sys.stderr)
     return INTERRUPTED
 
 
