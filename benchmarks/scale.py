@@ -260,7 +260,8 @@ def shards(folder: Path, _: int, count: int = 1_000_000) -> dict[str, object]:
     directory = rundir.RunDir(folder / "run", plan)
     directory.shards.mkdir(parents=True)
     record = {"probabilities": np.array([1.0, 0, 0, 0]), "null": {"floor": 0.0, "changed": 0, "n": 3},
-              "story": {"unit": "mAs", "clean": {"k": 1}}}  # fmt: skip
+              "story": {"unit": "mAs", "source": "repeats", "clean": {"k": 20, "from": "mean of 20 repeats"},
+                        "frozen_share": [0.1] * 13}}  # fmt: skip
     drawn = iter(range(count))
     rundir.read_case = lambda _: record  # the files of these are what was measured above
     rundir.read_scores = lambda _: some[next(drawn) % 64]
@@ -271,7 +272,6 @@ def shards(folder: Path, _: int, count: int = 1_000_000) -> dict[str, object]:
     told["images counted"] = int(sum(block["count"].sum() for block in found.table))
     told["rows of counts"] = sum(map(len, found.table))
     told["peak above the start, MiB"] = peak() - before
-    told["ledger, MB"] = round((directory.path / gathering.LEDGER).stat().st_size / 1e6, 1)
     began = time.process_time()
     from robustkit.summary import build
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tracemalloc
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,3 +122,12 @@ def test_a_page_says_of_many_stories_what_it_says_of_each(tmp_path, monkeypatch)
     assert len(some.noise) < 40 < len(whole.noise) == some.noise_count == some.scan_count == 60
     for say in (words.origin, words.warnings, words.limits, words.axis_meaning, words.slice_count):
         assert say(some) == say(whole)
+
+
+def test_the_benchmark_of_a_hospital_counts_every_image(tmp_path):
+    code = "import json, pathlib, sys, scale; print(json.dumps(scale.shards(pathlib.Path(sys.argv[1]), 1, count=800)))"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    benchmarks = Path(__file__).parents[1] / "benchmarks"
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, cwd=benchmarks).stdout)
+    assert (told["shards aggregated"], told["images counted"]) == (800, 800 * 64 * len(LEVELS))
+    assert told["rows of counts"] == 50 * len(LEVELS) * 2  # of fifty slices at each level: the answer kept, and changed
