@@ -5,8 +5,8 @@ RUN is the folder of `robustkit reproduce --scale paper`; that of `--scale small
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,15 @@ def sides(hardening: Mapping[str, Any]) -> Iterable[list[str]]:
         yield [name, changed, f"{100 * row['worst']:.2f} %", f"{100 * row['f1']:.2f} %", change, robust]
 
 
-if __name__ == "__main__":
-    summary = json.loads((Path(sys.argv[1]) / "summary.json").read_text(encoding="utf-8"))
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="the folder of `robustkit reproduce`")
+    recorded = parser.parse_args().run / "summary.json"
+    if not recorded.is_file():
+        parser.error(f"there is no {recorded}; run `robustkit reproduce` first")
+    summary = json.loads(recorded.read_text(encoding="utf-8"))
     (DOCS / PAGES[summary["scale"]]).write_text(page(summary), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
