@@ -159,9 +159,8 @@ def attempt(arguments, run: Path, disk: Path, chance: random.Random, kinds, numb
     kind = chance.choice(kinds) if kinds and chance.random() < 0.9 else "nothing"
     process = start(arguments, number)
     deadline, pause = time.monotonic() + 300, chance.uniform(0, 4 if target == 0 else 0.6)
-    while process.poll() is None and not begun(process.pid):
-        time.sleep(0.005)
-    while process.poll() is None and len(shards(run) | before) < min(len(before) + target, SHARDS):
+    enough = min(len(before) + target, SHARDS)
+    while process.poll() is None and (not begun(process.pid) or len(shards(run) | before) < enough):
         if time.monotonic() > deadline:
             raise ViolationError(f"no shard for 300 s with {len(before)} of {SHARDS}")
         time.sleep(0.02)
