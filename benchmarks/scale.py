@@ -169,9 +169,6 @@ def one_audit(folder: str, n: int, levels: int, slices: int, side: int) -> None:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from models import mean_probe
 
-    from robustkit import run
-    from robustkit.models import refer
-
     place = Path(folder)
     model = mean_probe(place / f"m{side}.onnx", (side, side), 0.0)
     images = place / f"i{slices}-{side}"
@@ -182,24 +179,29 @@ def one_audit(folder: str, n: int, levels: int, slices: int, side: int) -> None:
         for i in range(0, slices, together):
             pixels = rng.normal(0.02, 1, (min(together, slices - i), side, side)).astype(np.float32)
             np.savez(images / f"{i:05}.npz", pixels=pixels, pixel_mm=[0.7, 0.7], mas=100.0)
-    refer(model, {}).load().predict(np.zeros((BATCH, side, side), np.float32), (0.7, 0.7))
-    loaded = peak()
     white = {"noise": "white", "settings": {"sigma": 30, "reference_mas": 100}}
     asked = list(np.geomspace(10, 500, levels))
-    run.audit_model(model, images=str(images), **white, levels=asked, n=n, out=place / f"r{n}-{levels}-{slices}")
     told = {"n": n, "levels": levels, "slices": slices, "side": side}
-    print(json.dumps({**told, "loaded_MiB": loaded, "above_MiB": peak() - loaded}))
+    out = place / f"r{n}-{levels}-{slices}"
+    measured_audit(model, told, images=str(images), **white, levels=asked, n=n, out=out)
 
 
 def phantom_audit(folder: str) -> None:
     """Audit the built-in model with noise fitted to simulated repeats, in this process; print the same."""
+    from robustkit.run import DEFAULT_MAS
+
+    told = {"n": 64, "levels": len(DEFAULT_MAS), "slices": 4, "side": SIDE, "noise": "nps"}
+    measured_audit("ct-bodysite", told, n=64, out=Path(folder) / "phantom")
+
+
+def measured_audit(model: str | Path, told: dict[str, object], **asked: object) -> None:
+    """Load a model, audit it as asked, print what is told of it with MiB of the loaded model and of the peak above."""
     from robustkit import run
     from robustkit.models import refer
 
-    refer("ct-bodysite", {}).load().predict(np.zeros((BATCH, SIDE, SIDE), np.float32), (0.7, 0.7))
+    refer(model, {}).load().predict(np.zeros((BATCH, told["side"], told["side"]), np.float32), (0.7, 0.7))
     loaded = peak()
-    run.audit_model("ct-bodysite", n=64, out=Path(folder) / "phantom")
-    told = {"n": 64, "levels": len(run.DEFAULT_MAS), "slices": 4, "side": SIDE, "noise": "nps"}
+    run.audit_model(model, **asked)
     print(json.dumps({**told, "loaded_MiB": loaded, "above_MiB": peak() - loaded}))
 
 
