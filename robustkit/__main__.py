@@ -6,7 +6,7 @@ import signal
 import sys
 from contextlib import suppress
 
-INTERRUPTED = 130
+from robustkit.errors import INTERRUPTED
 
 
 def run() -> None:

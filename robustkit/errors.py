@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C or SIGTERM ended."""
+
 
 class RobustkitError(Exception):
     """A user's mistake or a broken input: one line that names the thing, what was asked, what is there, the cure."""

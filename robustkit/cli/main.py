@@ -13,9 +13,8 @@ from typing import Annotated
 import typer
 
 from robustkit import __version__, registry
-from robustkit.__main__ import INTERRUPTED
 from robustkit.cli import audit, commission, nps, plugins, report, runs, scan, study
-from robustkit.errors import RobustkitError
+from robustkit.errors import INTERRUPTED, RobustkitError
 
 TRACEBACK = "ROBUSTKIT_TRACEBACK"
 """Environment variable that has an unforeseen error show its traceback."""
